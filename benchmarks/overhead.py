@@ -23,7 +23,6 @@ import contextlib
 import datetime as dt
 import itertools
 import json
-import os
 import shutil
 import signal
 import statistics
@@ -36,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from common import not_negative, positive, report_at_end
-from private_runner import private_runner
+from private_runner import add_engine_options, parse_with_engine, private_runner
 from suites import SUITES, edit, make_sleeper
 
 PHASES = ("start-up", "collect", "pack", "upload", "queue", "prepare", "start", "test", "finish")
@@ -250,16 +249,9 @@ def main() -> None:
     parser.add_argument("--cold-runs", type=not_negative, default=1, help="cold runs of each suite [1]")
     parser.add_argument("--interrupts", type=not_negative, default=3, help="runs that Ctrl-C ends [3]")
     parser.add_argument("--suites", nargs="+", choices=sorted(SUITES), default=list(SUITES))
-    parser.add_argument("--engine", default="docker", choices=("docker", "process"))
-    parser.add_argument(
-        "--base-image", help="for the engine docker [CI_RUNNER_BASE_IMAGE, else the runner's default]"
-    )
+    add_engine_options(parser)
     parser.add_argument("--json", action="store_true", help="print medians and all runs as JSON")
-    arguments = parser.parse_args()
-    if arguments.engine == "docker":
-        arguments.base_image = arguments.base_image or os.environ.get("CI_RUNNER_BASE_IMAGE")
-    elif arguments.base_image:
-        parser.error("--base-image: only containers are made from images")
+    arguments = parse_with_engine(parser)
     raw: dict[str, Any] = {}
     with report_at_end(lambda: {"medians": summary(raw), "runs": raw}, show, as_json=arguments.json):
         measure(arguments, raw)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -30,6 +32,24 @@ class PrivateRunner:
         """What a client of this runner has in its environment; its caches are below `home`."""
         more = {"HOME": str(home), "REMOTE_CI_URL": self.url, "REMOTE_CI_API_KEY": self.key}
         return clean_environment() | more
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Let the command line choose the runner's engine and base image."""
+    parser.add_argument("--engine", default="docker", choices=("docker", "process"))
+    parser.add_argument(
+        "--base-image", help="for the engine docker [CI_RUNNER_BASE_IMAGE, else the runner's default]"
+    )
+
+
+def parse_with_engine(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the command line's options, with the base image that they and the environment choose."""
+    found = parser.parse_args()
+    if found.engine == "docker":
+        found.base_image = found.base_image or os.environ.get("CI_RUNNER_BASE_IMAGE")
+    elif found.base_image:
+        parser.error("--base-image: only containers are made from images")
+    return found
 
 
 @contextlib.contextmanager

@@ -12,14 +12,14 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from ci_runner import logs
 from ci_runner.errors import RunnerError, SettingsError
 from ci_runner.settings.groups import LogSettings
-from ci_runner.settings.loader import Loaded, add_arguments, load
+from ci_runner.settings.loader import SYSTEM_FILE, Loaded, add_arguments, load
 from ci_runner.storage.data_dir import Busy
 from pytest_remote_ci import __version__
 from pytest_remote_ci.wire.control_characters import escaped
@@ -160,7 +160,9 @@ def _spread(parser: argparse.ArgumentParser, anywhere: argparse.ArgumentParser) 
                 _spread(child, anywhere)
 
 
-def _add_image(commands: Any, anywhere: argparse.ArgumentParser) -> None:
+def _add_image(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], anywhere: argparse.ArgumentParser
+) -> None:
     from ci_runner.base_image import build as images
 
     image = commands.add_parser("image", help="Make base images.", parents=[anywhere])
@@ -195,10 +197,21 @@ def _add_image(commands: Any, anywhere: argparse.ArgumentParser) -> None:
     build.set_defaults(program=_image_build)
 
 
-def _load(args: argparse.Namespace, **layers: Any) -> Loaded:
+def _load(
+    args: argparse.Namespace,
+    *,
+    defaults: Mapping[str, tuple[object, str]] | None = None,
+    system_file: Path | None = SYSTEM_FILE,
+) -> Loaded:
     """Return the settings of this command, and set up the log."""
     try:
-        loaded = load(vars(args), os.environ, config=getattr(args, "config", None), **layers)
+        loaded = load(
+            vars(args),
+            os.environ,
+            config=getattr(args, "config", None),
+            defaults=defaults,
+            system_file=system_file,
+        )
     except SettingsError:
         logs.configure(LogSettings())
         raise

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ci_runner import programs
 from ci_runner.errors import RunnerError, SettingsError
@@ -35,6 +35,9 @@ KEY_NAME: Final = "embedded"
 #: Seconds without requests and unfinished jobs after which it ends.
 IDLE_EXIT: Final = 900.0
 
+#: Bytes of memory of a job, as far as the machine has them.
+_LEAST_MEMORY: Final = 2 << 30
+
 #: Setting → variables with the same meaning for other tools of the user; the first that is set counts.
 _HOST_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "environments.ca_bundle": ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
@@ -47,7 +50,7 @@ _HOST_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def layers(
-    arguments: Mapping[str, Any], environ: Mapping[str, str]
+    arguments: Mapping[str, object], environ: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
     """Return the settings that an embedded runner forces (unless its command line overrides them), and its defaults.
 
@@ -64,12 +67,41 @@ def layers(
         "serve.reconcile": "true",
         "storage.database": database,
     }
-    assumed = {"reconcile.engine": "auto", "serve.idle_exit": str(IDLE_EXIT)}
+    assumed = {"reconcile.engine": "auto", "serve.idle_exit": str(IDLE_EXIT), **machine_limits()}
     defaults = {name: (value, "embedded") for name, value in assumed.items()}
     return (
         {name: value for name, value in forced.items() if name not in arguments},
         defaults | host_package_settings(environ),
     )
+
+
+def machine_limits() -> dict[str, str]:
+    """Return settings by which a job of the machine's only user may have what a local pytest would have.
+
+    All processors, and most of the memory: beyond that, the system would end any process of the machine.
+    """
+    found = {"reconcile.cpus": str(available_processors())}
+    memory = total_memory()
+    if memory is not None:
+        most = max(memory * 3 // 4, min(memory, _LEAST_MEMORY))
+        found |= {"reconcile.memory": str(most), "reconcile.max_memory": str(memory)}
+    return found
+
+
+def available_processors() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        return os.cpu_count() or 1
+
+
+def total_memory() -> int | None:
+    """Return the bytes of memory of this machine; None if the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
 
 
 def host_package_settings(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import sys
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 from ci_runner.settings.groups import LogSettings
 from pytest_remote_ci.wire.control_characters import escaped, escaped_json, escaped_lines
@@ -42,7 +42,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> logging.Ha
     return handler
 
 
-def facts(record: logging.LogRecord) -> dict[str, Any]:
+def facts(record: logging.LogRecord) -> dict[str, object]:
     """Return the facts that the caller passed in ``extra``."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
@@ -77,7 +77,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
-        entry: dict[str, Any] = {
+        entry: dict[str, object] = {
             "time": _moment(record),
             "level": record.levelname,
             "logger": record.name,

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ci_runner.errors import EngineUnavailable, RunnerError, SettingsError
 from ci_runner.settings.groups import Settings
@@ -27,6 +27,7 @@ from pytest_remote_ci import __version__
 
 if TYPE_CHECKING:
     from ci_runner.controller.engine import Engine
+    from ci_runner.controller.loop import Controller
     from ci_runner.plugins.manager import Plugins
     from ci_runner.store import Store
     from ci_runner.store.job_repository import JobRepository
@@ -109,6 +110,26 @@ def choose_engine(settings: Settings, plugins: Plugins) -> tuple[Engine, str | N
     return make_engine("process", settings, plugins), AUTO_WARNING.format(why=" ".join(why.split()))
 
 
+def within_engine(settings: Settings, engine: Engine) -> Settings:
+    """Return the settings with limits of jobs that the engine's machine can give.
+
+    Only of an engine that was chosen automatically: it may be a virtual machine that has less than this one.
+    """
+    if settings.reconcile.engine != "auto":
+        return settings
+    try:
+        facts = engine.probe().facts
+    except EngineUnavailable:
+        return settings
+    found = settings.reconcile
+    cpus, memory = (int(facts[name]) if facts.get(name, "").isdecimal() else 0 for name in ("cpus", "memory"))
+    if cpus > 0:
+        found = replace(found, cpus=min(found.cpus, cpus), max_cpus=min(found.max_cpus, cpus))
+    if memory > 0:
+        found = replace(found, memory=min(found.memory, memory), max_memory=min(found.max_memory, memory))
+    return replace(settings, reconcile=found)
+
+
 def make_engine(name: str, settings: Settings, plugins: Plugins) -> Engine:
     """Return a registered engine; raises `SettingsError` for an unknown name."""
     return plugins.engine(name, settings, data_dir.install_id(settings.storage.data_dir))
@@ -130,7 +151,7 @@ def probing_engine(settings: Settings) -> Iterator[Callable[[], Engine]]:
 class ControllerThread:
     """The controller in a separate thread; `failed` is the error that ended it early."""
 
-    def __init__(self, controller: Any, stop: threading.Event) -> None:
+    def __init__(self, controller: Controller, stop: threading.Event) -> None:
         self._controller = controller
         self._stop = stop
         self.failed: BaseException | None = None
@@ -170,12 +191,12 @@ def as_busy(error: BaseException) -> BaseException:
     return Busy(str(error)) if isinstance(error, ControllerRunning) else error
 
 
-def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugins) -> Any:
+def make_controller(loaded: Loaded, store: Store, engine: Engine, plugins: Plugins) -> Controller:
     """Return the controller with its preparer."""
     from ci_runner.controller.loop import Controller
     from ci_runner.plugins.policy import PolicedPreparer
 
-    settings = loaded.settings
+    settings = within_engine(loaded.settings, engine)
 
     def refusal() -> str | None:
         """Return the refusal, checked for each job: users may be added while the controller runs."""

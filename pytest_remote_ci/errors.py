@@ -6,10 +6,16 @@ The text of every error is one line with the next step for the user; `exit_code`
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from pathlib import Path
+from typing import Final
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.wire.control_characters import escaped_lines
+
+#: Free bytes below which a disk counts as full.
+_FULL: Final = 64 << 10
 
 
 class ClientError(Exception):
@@ -24,10 +30,24 @@ class ClientError(Exception):
 
 def describe_os_error(error: OSError) -> str:
     """Return one line about an error of the local system: the file, what happened, and what to do if known."""
-    where = f"{error.filename}: " if error.filename else ""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    place = error.filename or (_full_folder() if is_full else None)
+    where = f"{place}: " if place else ""
     what = error.strerror or type(error).__name__
-    advice = "; free some space on that disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    advice = "; free some space on that disk" if is_full else ""
     return escaped_lines(f"{where}{what}{advice}")
+
+
+def _full_folder() -> str | None:
+    """Return the folder on a full disk, of those that we write to; None if none of them is full."""
+    import shutil
+    import tempfile
+
+    for find in (Path.home, lambda: Path(tempfile.gettempdir()), Path.cwd):
+        with contextlib.suppress(OSError, RuntimeError):  # there is no home, or no folder to write to
+            if shutil.disk_usage(folder := find()).free < _FULL:
+                return str(folder)
+    return None
 
 
 class ConfigError(ClientError):

@@ -6,10 +6,10 @@ that does not answer. A native session exits with 2 after Ctrl-C because pytest 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from pytest_remote_ci.wire.answers import Run
     from pytest_remote_ci.wire.events import Event
 
 #: The tests passed, or the command succeeded.
@@ -40,22 +40,22 @@ def of_job(complete: Event) -> int:
     return OK if complete.has_passed else FAILED  # for runners that only send `success`
 
 
-def of_run(run: Mapping[str, Any]) -> int:
+def of_run(run: Run) -> int:
     """Return the exit code for a run that has ended: `OK`, `FAILED`, or `NO_VERDICT`.
 
     A run has no verdict if it was cancelled, timed out, or failed only because of jobs that the runner could not
     complete.
     """
-    if run["status"] != "completed":
+    if run.status != "completed":
         return NO_VERDICT
-    if run["success"]:
+    if run.success:
         return OK
-    counted = [job for job in run["jobs"] if not job["allow_failure"] and not job["skipped"]]
-    failed = any(job["status"] == "completed" and not job["success"] for job in counted)
+    counted = [job for job in run.jobs if not job.allow_failure and not job.is_skipped]
+    failed = any(job.status == "completed" and not job.success for job in counted)
     return FAILED if failed else NO_VERDICT
 
 
-def worst_of(run: Mapping[str, Any]) -> int:
+def worst_of(run: Run) -> int:
     """Return the exit code for a run of one suite in several jobs that has ended: the worst of the jobs' own.
 
     From best to worst: passed, no tests, failed tests, pytest's other codes, no verdict.
@@ -64,9 +64,9 @@ def worst_of(run: Mapping[str, Any]) -> int:
     if code in (OK, NO_VERDICT):
         return code
     found = [
-        int(job["exit_code"]) if job["status"] == "completed" and job["exit_code"] is not None else NO_VERDICT
-        for job in run["jobs"]
-        if not job["skipped"]
+        job.exit_code if job.status == "completed" and job.exit_code is not None else NO_VERDICT
+        for job in run.jobs
+        if not job.is_skipped
     ]
     order = (OK, NO_TESTS, FAILED)
     return max(found, key=lambda each: order.index(each) if each in order else len(order) + each)

@@ -8,7 +8,6 @@ locally.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ def pytest_remote_ci_choose_files(config: pytest.Config, root: Path, files: list
 
 
 @pytest.hookspec
-def pytest_remote_ci_submission(config: pytest.Config, options: dict[str, Any]) -> None:
+def pytest_remote_ci_submission(config: pytest.Config, options: dict[str, object]) -> None:
     """Change the options of the submission in place: fields of `pytest_remote_ci.wire.protocol.SubmitOptions`.
 
     A plugin's own values belong in ``options["extra"]``, under a name of the plugin. Values that the runner would
@@ -31,7 +30,7 @@ def pytest_remote_ci_submission(config: pytest.Config, options: dict[str, Any]) 
 
 
 @pytest.hookspec
-def pytest_remote_ci_event(config: pytest.Config, event: dict[str, Any]) -> None:
+def pytest_remote_ci_event(config: pytest.Config, event: dict[str, object]) -> None:
     """Receive an event of the job (docs/reference/wire.md, "Events") before it is shown.
 
     The dictionary is a copy, so the plugin may keep and change it. In a run of a pipeline, `job` and `job_id`

@@ -7,7 +7,7 @@ nothing that pytest has not already imported.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 #: Which side applies an option: the local pytest, the job's, both, or neither because it is refused.
 HERE: Final = "here"
@@ -55,11 +55,11 @@ class Option(NamedTuple):
     #: Belongs to a reporter: if the local pytest has it, a replay applies it locally, and the job does not get it.
     is_reporter: bool = False
     #: Name of the setting on the local pytest's `config.option` that a replay must reset, and its neutral value.
-    resets: tuple[tuple[str, Any], ...] = ()
+    resets: tuple[tuple[str, object], ...] = ()
     #: The setting (`pytest_remote_ci.config`) that it overrides, or adds to if it is repeatable; only for our own.
     setting: str = ""
     #: Keywords for a parser's `add_argument`; only for our own options.
-    declaration: dict[str, Any] | None = None
+    declaration: dict[str, object] | None = None
 
 
 def _own(
@@ -72,7 +72,7 @@ def _own(
     hands_over: bool = False,
     is_earlier: bool = False,
     is_for_new_job: bool = False,
-    **declaration: Any,
+    **declaration: object,
 ) -> Option:
     """Return one of our own options; without `metavar` and keywords for its declaration, it is a flag."""
     if metavar is not None:
@@ -325,7 +325,7 @@ BY_NAME: Final[dict[str, Option]] = {name: option for option in (*OWN, *FOREIGN)
 OWN_NAMES: Final = frozenset(option.names[0] for option in OWN)
 
 
-def declare(add: Callable[..., Any]) -> None:
+def declare(add: Callable[..., object]) -> None:
     """Declare our own options: `add` is a method of pytest's or argparse's parser."""
     for option in OWN:
         add(*option.names, **(option.declaration or {}))

@@ -15,7 +15,6 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 
@@ -72,7 +71,7 @@ _EXECUTORS = (
 )
 
 #: The project's settings that only matter in the container. Evaluated locally, they could import missing modules.
-_REMOTE_SETTINGS: dict[str, Any] = {
+_REMOTE_SETTINGS: dict[str, object] = {
     "required_plugins": [],
     "filterwarnings": [],
     "faulthandler_timeout": 0.0,
@@ -195,12 +194,23 @@ def _refuse_own_options_alone(config: pytest.Config) -> None:
 def _forget_unknown_options(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
     """Remove options that no local plugin declares (`--cov`, `-n`, `--runslow`) from `args`.
 
-    pytest parses `args` next.
+    pytest parses `args` next. Raises `UsageError` for options that only this plugin could have.
     """
     _, unknown = parser.parse_known_and_unknown_args(args, namespace=copy.copy(config.option))
     for argument in unknown:
+        if argument.startswith(f"{options.OWN_PREFIX}-"):
+            raise pytest.UsageError(_unknown_option(argument.partition("=")[0]))
         if argument in args:
             args.remove(argument)
+
+
+def _unknown_option(name: str) -> str:
+    """Return the message about an option that begins like ours."""
+    from difflib import get_close_matches
+
+    similar = get_close_matches(name, sorted(options.OWN_NAMES), 1, 0.85)
+    hint = f"did you mean {similar[0]}?" if similar else "`pytest --help` lists the options"
+    return f"unknown option {name}; {hint}"
 
 
 def _declare_unknown_settings(config: pytest.Config, parser: pytest.Parser) -> None:

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import falcon.inspect
 import pytest
 from support.http_server import running
+from support.openapi import plain_document
 
-from ci_runner.server.openapi.document import document
 from pytest_remote_ci.wire import records
 from pytest_remote_ci.wire.protocol import Phase, Status
 
@@ -70,7 +70,7 @@ def described() -> dict[Route, dict[str, Any]]:
     """The same of the OpenAPI document."""
     return {
         (method.upper(), plain(path)): operation
-        for path, operations in document()["paths"].items()
+        for path, operations in plain_document()["paths"].items()
         for method, operation in operations.items()
         if method != "head"
     }

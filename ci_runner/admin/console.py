@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from ci_runner.errors import RequestError
 from pytest_remote_ci.wire.control_characters import escaped, escaped_json, escaped_lines
@@ -25,7 +25,7 @@ class Console:
         """Write ``Error: …`` to standard error."""
         _write(self._err, f"Error: {text}\n")
 
-    def json(self, value: Any) -> None:
+    def json(self, value: object) -> None:
         """Write JSON, for programs."""
         self.line(escaped_json(value, indent=2))
 

@@ -245,6 +245,12 @@ class Engine(Protocol):
         Raises `ImageUnavailable`, which names the image and a remedy.
         """
 
+    def image_file(self, image_id: str, path: str, limit: int) -> bytes | None:
+        """Return a regular file of an image, at most `limit` bytes large; None if there is none of that name.
+
+        No program of the image runs, and no link at that path is followed. An engine without images returns None.
+        """
+
     def create(self, spec: ContainerSpec) -> str:
         """Create (not start) a container and return its id.
 

@@ -1,7 +1,7 @@
 """`Executor`: the threads that perform actions, and the one place that handles their errors.
 
 Nothing waits for an action: it runs in a pool, its effects are in the store and the engine, and the next tick sees
-them. Environment builds have a separate pool, so that they never delay anything else.
+them. Environment builds have a separate pool, so that they never delay anything else; so has what is done after jobs.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class Executor:
         )
         self._acting = ThreadPoolExecutor(WORKERS, thread_name_prefix="act")
         self._collecting = ThreadPoolExecutor(COLLECTORS, thread_name_prefix="collect")
+        self._waiting = ThreadPoolExecutor(1, thread_name_prefix="later")
+        steps.later = self._waiting.submit
 
     def submit(self, action: actions.Action) -> None:
         """Begin an action and return at once."""
@@ -95,6 +97,7 @@ class Executor:
         self._preparing.shutdown(wait=True, cancel_futures=True)
         self._collecting.shutdown(wait=True, cancel_futures=True)
         self._acting.shutdown(wait=True, cancel_futures=True)
+        self._waiting.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, action: actions.Action) -> None:
         try:

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from ci_runner import failpoints
 from ci_runner.controller import actions, run_step
@@ -28,11 +28,18 @@ from ci_runner.controller.environments.preparer import Prepared
 from ci_runner.controller.process_state import ProcessState
 from ci_runner.controller.snapshot import Policy
 from ci_runner.controller.spool.job_log import JobLog
-from ci_runner.errors import LeaseLost, NotFound, PermanentError, RunnerError
+from ci_runner.controller.timing import JobTimer
+from ci_runner.errors import LeaseLost, NotFound, PermanentError
 from ci_runner.model.job import Job, JobEvent, utcnow
 from ci_runner.model.verdict import Verdict
 from ci_runner.store import Store
 from pytest_remote_ci.wire.protocol import Phase
+from pytest_remote_ci.wire.timing import Timing
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ci_runner.store.rows import PhaseChanges
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +97,7 @@ class JobPreparer(Protocol):
         """Return the names of the build containers in use by current calls."""
 
     def compile_bytecode(self, job: Job, stopping: Callable[[], bool]) -> None:
-        """Do work that can wait until the job has ended and speeds up the next one; may take many seconds."""
+        """Do work that can wait until the job has ended and speeds up the next one; may take minutes."""
 
     def remove_work(self, job_id: str) -> None:
         """Remove the working folders of all of the job's attempts."""
@@ -101,6 +108,21 @@ class JobPreparer(Protocol):
 
 class Interrupted(Exception):
     """A preparation ended because its job, or this controller, is being stopped."""
+
+
+_A = TypeVar("_A", bound=actions.Action)
+
+
+def _handled(
+    kind: type[_A], handle: Callable[[ActionHandlers, _A], None]
+) -> tuple[type[actions.Action], Callable[[ActionHandlers, actions.Action], None]]:
+    """Return a kind of action and its handler, which takes no other."""
+
+    def perform(handlers: ActionHandlers, action: actions.Action) -> None:
+        assert isinstance(action, kind)
+        handle(handlers, action)
+
+    return kind, perform
 
 
 @dataclass
@@ -118,6 +140,9 @@ class ActionHandlers:
     #: Called when a job gets its terminal status.
     ended: Callable[[], None]
     keeper: ArtifactCollector
+    timer: JobTimer = field(default_factory=JobTimer)
+    #: Runs work that delays nothing else, however long it takes.
+    later: Callable[[Callable[[], None]], object] = field(default=lambda work: work())
     #: Set when the controller ends: preparations give up.
     closing: threading.Event = field(default_factory=threading.Event)
     state: ProcessState = field(default_factory=ProcessState)
@@ -148,6 +173,8 @@ class ActionHandlers:
         if job.phase != "preparing":
             return
         failpoints.hit(_PREPARE[0])
+        if job.submitted_at is not None:
+            self.timer.add(job.id, {"queue": (utcnow() - job.submitted_at).total_seconds()})
 
         def building() -> None:
             """Release the run slot for the build; the preparer limits how many builds run at once."""
@@ -170,6 +197,8 @@ class ActionHandlers:
             raise
         failpoints.hit(_PREPARE[1])
         self.state.set_prepared(job.id, prepared)
+        self.timer.add(job.id, prepared.timing.phases, prepared.timing.cold)
+        self.timer.mark(job.id, "prepared")
         self._advance(action, "preparing", "starting", building=False, environment=prepared.key)
         failpoints.hit(_PREPARED)
 
@@ -238,8 +267,9 @@ class ActionHandlers:
         job = self.store.get_job(job_id, events=False)
         if job is None or job.is_over or job.stop_intent is not None:
             return job is not None and not job.is_over
-        stop: dict[str, Any] = {"stop_intent": intent, "stop_requested_at": self.now()}
-        return self.store.jobs.advance(job_id, self.epoch, job.phase, **stop)
+        return self.store.jobs.advance(
+            job_id, self.epoch, job.phase, stop_intent=intent, stop_requested_at=self.now()
+        )
 
     def _retry(self, action: actions.Retry) -> None:
         failpoints.hit(_RETRY[0])
@@ -305,8 +335,11 @@ class ActionHandlers:
         collected: CollectedArtifacts = CollectedArtifacts(),  # noqa: B008  # frozen
     ) -> None:
         """Write the job's terminal status, once; `Notifier` notifies the plugins."""
+        job = self.store.get_job(job_id, events=False)
+        timing = self.timer.pop(job_id, Timing() if job is None else job.options.timing)
+        more = {**collected.fields(), "timing": timing.to_dict()}
         if not self.store.jobs.finish(
-            job_id, self.epoch, verdict, events=events, artifacts=collected.artifacts, more=collected.fields()
+            job_id, self.epoch, verdict, events=events, artifacts=collected.artifacts, more=more
         ):
             return
         self.state.forget(job_id)
@@ -329,14 +362,24 @@ class ActionHandlers:
         self.preparer.take_kept(job)
         self.preparer.remove_work(action.job_id)
         if job.status == "completed":
-            try:
-                self.preparer.compile_bytecode(job, self.closing.is_set)
-            except RunnerError as error:
-                level = logging.DEBUG if self.closing.is_set() else logging.WARNING  # stopped normally
-                _log.log(level, "job %s: nothing was done for the next one: %s", job.id, error)
+            self._compile_later(job)
         failpoints.hit(_REMOVE[1])
         self.store.jobs.cleaned(action.job_id, self.epoch)
         failpoints.hit(_REMOVED)
+
+    def _compile_later(self, job: Job) -> None:
+        """Let byte code be made, of one job of each user at a time: the next one's end tries again."""
+        if self.state.begin_bytecode(job.user_id):
+            self.later(lambda: self._compile_bytecode(job))
+
+    def _compile_bytecode(self, job: Job) -> None:
+        try:
+            self.preparer.compile_bytecode(job, self.closing.is_set)
+        except Exception as error:
+            level = logging.DEBUG if self.closing.is_set() else logging.WARNING  # stopped normally
+            _log.log(level, "job %s: nothing was done for the next one: %s", job.id, error)
+        finally:
+            self.state.end_bytecode(job.user_id)
 
     def _remove_container(self, action: actions.RemoveContainer) -> None:
         _log.info("removing container %s, which belongs to no job any more", action.name)
@@ -349,23 +392,26 @@ class ActionHandlers:
             if self.store.jobs.advance(job_id, self.epoch, "queued", events=[event]):
                 self.state.set_announced(job_id, place, self.now())
 
-    _STEPS: ClassVar[Mapping[type[actions.Action], Callable[[ActionHandlers, Any], None]]] = {
-        actions.Claim: _claim,
-        actions.Prepare: _prepare,
-        actions.Launch: _launch,
-        actions.Record: _record,
-        actions.Finishing: _finishing,
-        actions.Stop: _stop,
-        actions.Kill: _kill,
-        actions.Retry: _retry,
-        actions.Finish: _finish,
-        actions.Clean: _clean,
-        actions.RemoveContainer: _remove_container,
-        actions.Announce: _announce,
-        actions.AdvanceRun: lambda self, run: run_step.advance(
-            run, self.store, self.keeper.blobs, self.epoch
-        ),
-    }
+    def _advance_run(self, action: actions.AdvanceRun) -> None:
+        run_step.advance(action, self.store, self.keeper.blobs, self.epoch)
+
+    _STEPS: ClassVar[Mapping[type[actions.Action], Callable[[ActionHandlers, actions.Action], None]]] = dict(
+        (
+            _handled(actions.Claim, _claim),
+            _handled(actions.Prepare, _prepare),
+            _handled(actions.Launch, _launch),
+            _handled(actions.Record, _record),
+            _handled(actions.Finishing, _finishing),
+            _handled(actions.Stop, _stop),
+            _handled(actions.Kill, _kill),
+            _handled(actions.Retry, _retry),
+            _handled(actions.Finish, _finish),
+            _handled(actions.Clean, _clean),
+            _handled(actions.RemoveContainer, _remove_container),
+            _handled(actions.Announce, _announce),
+            _handled(actions.AdvanceRun, _advance_run),
+        )
+    )
 
     def _job(self, action: actions.JobAction) -> Job:
         job = self.store.get_job(action.job_id, events=False)
@@ -383,16 +429,14 @@ class ActionHandlers:
         self,
         action: actions.JobAction,
         expect: Phase | Sequence[Phase],
-        phase: Phase,
+        to: Phase,
         *,
         detail: str | None = None,
         quietly: bool = False,
-        **changes: Any,
+        **changes: Unpack[PhaseChanges],
     ) -> bool:
         """Advance the job to the next phase, with an event (unless `quietly`) that may show a `detail` to people."""
-        fields = {"phase": phase} if detail is None else {"phase": phase, "detail": detail}
+        fields = {"phase": to} if detail is None else {"phase": to, "detail": detail}
         events = [] if quietly else [JobEvent("state", fields=fields)]
         changes.setdefault("phase_since", self.now())
-        return self.store.jobs.advance(
-            action.job_id, self.epoch, expect, phase=phase, events=events, **changes
-        )
+        return self.store.jobs.advance(action.job_id, self.epoch, expect, phase=to, events=events, **changes)

@@ -34,6 +34,7 @@ from ci_runner.controller.handlers import ActionHandlers, JobPreparer
 from ci_runner.controller.notifier import Notifier
 from ci_runner.controller.snapshot import ContainerView, JobRows, Policy, Snapshot
 from ci_runner.controller.spool.followers import Followers
+from ci_runner.controller.timing import JobTimer
 from ci_runner.errors import EngineUnavailable, LeaseLost, RunnerError
 from ci_runner.model.job import Job
 from ci_runner.settings.groups import ReconcileSettings, StorageSettings
@@ -110,6 +111,7 @@ class Controller:
         """Make and start everything that has a thread; `stack` ends it in reverse order."""
         work = self._storage.data_dir / "work"
         clock = SteadyClock()
+        timer = JobTimer()
         notifier = Notifier(self._store, epoch, self._finished, self._end)
         keeper = ArtifactCollector(
             BlobStore(self._storage.data_dir, job_owner()),
@@ -127,12 +129,13 @@ class Controller:
             self._settings.log_budget,
             notifier.wake,
             keeper,
+            timer,
         )
         heart = threading.Thread(
             target=self._beat, args=(epoch, steps.closing), name="heartbeat", daemon=True
         )
         followers = Followers(
-            self._store, epoch, work, self._settings.log_budget, clock, self._wake.set, self._end
+            self._store, epoch, work, self._settings.log_budget, clock, self._wake.set, self._end, timer
         )
         performer = Executor(steps, wake=self._wake.set, fatal=self._end)
         watchdog = Watchdog(
@@ -281,7 +284,9 @@ class _Tick:
             in_flight=in_flight,
             builds=self._preparer.in_use,
         )
-        state = steps.state.snapshot({job.id for job in seen.jobs})
+        open_jobs = {job.id for job in seen.jobs}
+        state = steps.state.snapshot(open_jobs)
+        steps.timer.keep(open_jobs)
         return replace(
             seen,
             held=self._performer.backoff.held(seen.now),

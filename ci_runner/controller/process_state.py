@@ -41,6 +41,8 @@ class ProcessState:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._jobs: dict[str, _JobState] = {}
+        #: Users for one of whose jobs byte code is made.
+        self._compiling: set[str | None] = set()
 
     def snapshot(self, open_jobs: Collection[str]) -> StateSnapshot:
         """Forget all jobs but those in `open_jobs`, as last read, and return the state of these.
@@ -101,6 +103,19 @@ class ProcessState:
         with self._lock:
             state = self._jobs.get(job_id)
             return state.prepared if state is not None else None
+
+    def begin_bytecode(self, user_id: str | None) -> bool:
+        """Record that byte code is made for a job of the user; False if that is so already."""
+        with self._lock:
+            if user_id in self._compiling:
+                return False
+            self._compiling.add(user_id)
+            return True
+
+    def end_bytecode(self, user_id: str | None) -> None:
+        """Record that the user's byte code is made."""
+        with self._lock:
+            self._compiling.discard(user_id)
 
     def _of(self, job_id: str) -> _JobState:
         return self._jobs.setdefault(job_id, _JobState())

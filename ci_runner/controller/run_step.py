@@ -7,9 +7,9 @@ The contents are blobs already, so this only adds a manifest; everything else wo
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from ci_runner import failpoints
 from ci_runner.controller.actions import AdvanceRun
@@ -18,6 +18,8 @@ from ci_runner.pipelines.run import job_of
 from ci_runner.storage.blobs import BlobStore
 from ci_runner.store import Store
 from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -63,8 +65,9 @@ def _with_artifacts(
     links = dict(manifest.links)
     folders = dict.fromkeys(manifest.folders)
     for item in artifacts:
-        for known in (entries, links, folders):
-            _make_room(known, item.path)
+        _make_room(entries, item.path)
+        _make_room(links, item.path)
+        _make_room(folders, item.path)
         entries[item.path] = ManifestEntry(item.path, item.mode, item.size, item.sha256)
     files = tuple(sorted(entries.values(), key=lambda entry: entry.path))
     digest = blobs.put_manifest(Manifest(files, links=links, folders=tuple(folders)))
@@ -73,14 +76,14 @@ def _with_artifacts(
     return digest
 
 
-def _make_room(entries: dict[str, Any], path: str) -> None:
+def _make_room(entries: dict[str, _T], path: str) -> None:
     """Remove entries that conflict with `path`: a file may have become a folder, or the reverse."""
     entries.pop(path, None)
     for name in _in_the_way(entries, path):
         del entries[name]
 
 
-def _in_the_way(entries: Mapping[str, Any], path: str) -> list[str]:
+def _in_the_way(entries: Iterable[str], path: str) -> list[str]:
     parts = path.split("/")
     above = {"/".join(parts[:depth]) for depth in range(1, len(parts))}
     return [name for name in entries if name in above or name.startswith(f"{path}/")]

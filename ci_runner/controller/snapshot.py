@@ -103,6 +103,10 @@ class OpenRun:
     deadlines: tuple[dt.datetime, ...] = ()
     passed: int = 0
 
+    def __post_init__(self) -> None:
+        """Freeze the mapping."""
+        object.__setattr__(self, "facts", MappingProxyType(dict(self.facts)))
+
 
 @dataclass(frozen=True)
 class Snapshot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.errors import EnvironmentFailed
 
@@ -27,7 +27,7 @@ def line_of_long_key(text: str) -> int | None:
     return None if found is None else text.count("\n", 0, found.start()) + 1
 
 
-def text(value: Any, what: str, file: str = "pyproject.toml") -> str:
+def text(value: object, what: str, file: str = "pyproject.toml") -> str:
     """Return a value that has to be one line of text; raises `EnvironmentFailed` naming `what` in `file`."""
     if not isinstance(value, str) or len(value) > _LONGEST:
         raise EnvironmentFailed(f"{file}: {what} must be text of at most {_LONGEST} characters")
@@ -36,14 +36,14 @@ def text(value: Any, what: str, file: str = "pyproject.toml") -> str:
     return value
 
 
-def texts(value: Any, what: str, file: str = "pyproject.toml") -> list[str]:
+def texts(value: object, what: str, file: str = "pyproject.toml") -> list[str]:
     """Return a value that has to be a list of lines of text."""
     if not isinstance(value, list):
         raise EnvironmentFailed(f"{file}: {what} must be a list of strings")
     return [text(item, what, file) for item in value]
 
 
-def table(parent: Any, *names: str) -> Mapping[str, Any]:
+def table(parent: object, *names: str) -> Mapping[str, object]:
     """Return the table at this path of keys; {} if there is none."""
     for name in names:
         parent = parent.get(name) if isinstance(parent, Mapping) else None

@@ -18,7 +18,9 @@ _IMAGE: Final = (
 
 _RUST: Final = (
     r"Unknown compiler\(s\): \[\[?'rustc|(?:cargo|rustc)['\"]?:? (?:command )?not found|"
-    r"can't find Rust compiler|No such file or directory:? ['\"`]?(?:cargo|rustc)\b|requires Rust"
+    r"can't find Rust compiler|No such file or directory:? ['\"`]?(?:cargo|rustc)\b|requires Rust|"
+    # maturin: it tries to download a toolchain, and the error is that of the download.
+    r"Rust not found, installing|/puccinialin/_setup_rust\.py|Cargo, the Rust package manager, is not installed"
 )
 _COMPILER: Final = (
     r"Unknown compiler\(s\)|No CMAKE_\w+_COMPILER could be found|"
@@ -92,7 +94,12 @@ def hint(output: str, mount: str, sent: Collection[str]) -> str | None:
 
 
 def is_conflict(error: str) -> bool:
-    """Return whether the installer found requirements that exclude each other."""
+    """Return whether the installer found chosen requirements that exclude each other.
+
+    Those of a build backend are the package's own: no setting chooses others.
+    """
+    if "build-system.requires" in error:
+        return False
     return "unsatisfiable" in error or "No solution found" in error or "conflict" in error.lower()
 
 

@@ -12,7 +12,7 @@ import json
 import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.dependencies import pipfile, poetry, pylock, requirements_files, unread, uv_workspace
 from ci_runner.dependencies.project import BUILD_FILES, Project, Tree, read_toml
@@ -73,7 +73,7 @@ class Plan:
     #: What was chosen, for the message of a conflict.
     chosen: tuple[str, ...] = field(default=(), compare=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields that determine the lock, and no others, JSON-ready."""
         reported = ("notes", "chosen")
         result = {key: getattr(self, key) for key in self.__dataclass_fields__ if key not in reported}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote
 
 from ci_runner.dependencies.project import BUILD_FILES, Tree
 from ci_runner.errors import EnvironmentFailed
+from ci_runner.model.decode import decode
 from pytest_remote_ci.wire import formats
 
 #: Characters of a lock, and of one line without its hashes; lines, and hashes of one line.
@@ -51,15 +51,17 @@ class Lock:
     needs_build: bool = False
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Lock:
+    def from_dict(cls, raw: object) -> Lock:
         """Return a lock from the result of `dataclasses.asdict`; raises ValueError for anything else."""
         try:
-            return cls(**{**raw, "locals": tuple(raw["locals"])})
-        except (TypeError, KeyError) as error:
+            if not isinstance(raw, dict) or "locals" not in raw:
+                raise ValueError("it is of another version")
+            return decode("lock", raw, cls)
+        except ValueError as error:
             raise ValueError("no stored lock") from error
 
 
-def parse(text: Any, mount: str, tree: Tree) -> Lock:
+def parse(text: object, mount: str, tree: Tree) -> Lock:
     """Parse the lock that a container made of the project `tree`, which is at `mount`.
 
     Raises `EnvironmentFailed`, in one line, for anything but requirements of the known forms.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.dependencies import poetry
 from ci_runner.dependencies.bounded_toml import table, text
@@ -45,7 +45,7 @@ def read(tree: Tree) -> Pipfile:
         content = read_toml(tree, result.file)
         parts = [table(content, "packages"), table(content, "dev-packages")]
         sources = content.get("source")
-    merged: dict[str, Any] = {}
+    merged: dict[str, object] = {}
     for part in parts:
         for name, value in part.items():
             merged.setdefault(name, value)
@@ -58,7 +58,7 @@ def read(tree: Tree) -> Pipfile:
     return result
 
 
-def _add(into: Pipfile, name: str, value: Any, file: str) -> None:
+def _add(into: Pipfile, name: str, value: object, file: str) -> None:
     """Add one dependency."""
     if not isinstance(value, Mapping):
         into.lines.append(poetry.requirement(name, value, file))
@@ -79,7 +79,7 @@ def _add(into: Pipfile, name: str, value: Any, file: str) -> None:
         into.lines.append(line)
 
 
-def _read_json(tree: Tree, path: str) -> Mapping[str, Any]:
+def _read_json(tree: Tree, path: str) -> Mapping[str, object]:
     try:
         content = json.loads(tree.read(path) or b"")
     except (ValueError, RecursionError) as error:  # invalid, not UTF-8, an endless number; too deep

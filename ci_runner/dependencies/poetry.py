@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from ci_runner.dependencies.bounded_toml import table, text, texts
 from ci_runner.dependencies.requirements import normalized
@@ -18,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION = re.compile(r"(\^|~=|~|==|!=|>=|<=|>|<|=)?\s*v?([0-9][^\s,]*|\*)$")
 
 
-def main_requirements(poetry: Mapping[str, Any], extras: tuple[str, ...]) -> list[str]:
+def main_requirements(poetry: Mapping[str, object], extras: tuple[str, ...]) -> list[str]:
     """Return the lines of ``[tool.poetry.dependencies]`` that are not optional, or in the chosen extras."""
     wanted = {
         normalized(re.split(r"[\s\[<>=!~;(]", item)[0])
@@ -34,14 +33,14 @@ def main_requirements(poetry: Mapping[str, Any], extras: tuple[str, ...]) -> lis
     return lines
 
 
-def default_groups(poetry: Mapping[str, Any]) -> list[str]:
+def default_groups(poetry: Mapping[str, object]) -> list[str]:
     """Return the groups that Poetry installs unless they are left out."""
     old = ["dev"] if "dev-dependencies" in poetry else []
     groups = table(poetry, "group")
     return old + [name for name in groups if table(groups, name).get("optional") is not True]
 
 
-def groups(poetry: Mapping[str, Any]) -> dict[str, list[str]]:
+def groups(poetry: Mapping[str, object]) -> dict[str, list[str]]:
     """Return requirement lines by group; the old ``dev-dependencies`` are the group ``dev``."""
     result: dict[str, list[str]] = {}
     if "dev-dependencies" in poetry:
@@ -51,7 +50,7 @@ def groups(poetry: Mapping[str, Any]) -> dict[str, list[str]]:
     return result
 
 
-def pins(lock: Mapping[str, Any], file: str = "poetry.lock") -> list[str]:
+def pins(lock: Mapping[str, object], file: str = "poetry.lock") -> list[str]:
     """Return ``name==version`` for each package that the lock has in one version; forked ones are not pinned.
 
     ``pdm.lock`` has the same form, except that a package that comes from elsewhere says so itself.
@@ -61,7 +60,7 @@ def pins(lock: Mapping[str, Any], file: str = "poetry.lock") -> list[str]:
     for package in packages if isinstance(packages, list) else [packages]:
         match package:
             case {"name": str(name), "version": str(version)}:
-                if not _comes_from_elsewhere(package):
+                if not _comes_from_elsewhere(table(package)):
                     line = f"{normalized(text(name, 'a name', file))}=={text(version, 'a version', file)}"
                     versions.setdefault(normalized(name), set()).add(line)
             case _:
@@ -69,14 +68,14 @@ def pins(lock: Mapping[str, Any], file: str = "poetry.lock") -> list[str]:
     return [line for _, (line, *more) in sorted(versions.items()) if not more]
 
 
-def _comes_from_elsewhere(package: Mapping[str, Any]) -> bool:
+def _comes_from_elsewhere(package: Mapping[str, object]) -> bool:
     """Return whether a locked package is not a release of an index."""
     if any(key in package for key in ("git", "url", "path")):
         return True
     return table(package, "source").get("type") in ("git", "directory", "file", "url")
 
 
-def requirement(name: str, value: Any, file: str = "pyproject.toml") -> str:
+def requirement(name: str, value: object, file: str = "pyproject.toml") -> str:
     """Return one dependency as a requirement line; raises `EnvironmentFailed` if it is invalid."""
     if not _NAME.fullmatch(text(name, "a name", file)):
         raise EnvironmentFailed(f"{file}: {name[:80]!r} is not the name of a package")
@@ -143,10 +142,10 @@ def _python_marker(constraint: str) -> list[str]:
     ]
 
 
-def _lines(dependencies: Mapping[str, Any]) -> list[str]:
+def _lines(dependencies: Mapping[str, object]) -> list[str]:
     items = ((name, item) for name, value in dependencies.items() for item in _list(value))
     return [requirement(name, item) for name, item in items if normalized(name) != "python"]
 
 
-def _list(value: Any) -> list[Any]:
+def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]

@@ -12,7 +12,7 @@ import posixpath
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.dependencies import poetry, tool_groups
 from ci_runner.dependencies.bounded_toml import MOST_PARTS, line_of_long_key, texts
@@ -50,7 +50,7 @@ class Tree:
         return Tree(digests, lambda path: self.content(paths[path]))
 
 
-def read_toml(tree: Tree, path: str) -> dict[str, Any]:
+def read_toml(tree: Tree, path: str) -> dict[str, object]:
     """Parse a TOML file of the workspace; {} if absent. Raises `EnvironmentFailed` naming file and line."""
     content = tree.read(path)
     if content is None:
@@ -70,7 +70,7 @@ def read_toml(tree: Tree, path: str) -> dict[str, Any]:
 class Project:
     """The contents of a project's build files, without running any of them."""
 
-    def __init__(self, tree: Tree, pyproject: dict[str, Any]) -> None:
+    def __init__(self, tree: Tree, pyproject: dict[str, object]) -> None:
         self._tree = tree
         self._pyproject = pyproject
         self._table = _dict(pyproject.get("project"))
@@ -132,7 +132,7 @@ class Project:
             f"{module}/__init__.py" in self._tree.digests or f"{module}.py" in self._tree.digests
         )
 
-    def standard_groups(self) -> Mapping[str, Any]:
+    def standard_groups(self) -> Mapping[str, object]:
         """Return the PEP 735 groups."""
         return _dict(self._pyproject.get("dependency-groups"))
 
@@ -159,7 +159,7 @@ class Project:
         found += _dict(flit.get("requires-extra"))
         dynamic = _dict(_dict(_dict(self._pyproject.get("tool")).get("setuptools")).get("dynamic"))
         found += _dict(dynamic.get("optional-dependencies"))
-        if not self._table or "optional-dependencies" in self._table.get("dynamic", ()):
+        if not self._table or "optional-dependencies" in _list(self._table.get("dynamic")):
             if self._cfg.has_section("options.extras_require"):
                 found += self._cfg.options("options.extras_require")
             found += _extras_of_setup_py(self._setup_py)
@@ -172,10 +172,10 @@ class Project:
 
     def static_names(self, extras: tuple[str, ...], groups: tuple[str, ...]) -> set[str]:
         """Return the normalized names of the dependencies in the project's own static metadata."""
-        lines = [*self._table.get("dependencies", ())]
+        lines = [*_list(self._table.get("dependencies"))]
         optional = _dict(self._table.get("optional-dependencies"))
         for extra in extras:
-            lines += optional.get(extra, ())
+            lines += _list(optional.get(extra))
         lines += self._group_lines(groups)
         for option in ("install_requires", "tests_require"):
             if self._cfg.has_option("options", option):
@@ -244,5 +244,9 @@ def _keys(node: ast.Dict) -> list[str]:
     return [key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
 
 
-def _dict(value: Any) -> dict[str, Any]:
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _dict(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}

@@ -9,7 +9,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from typing import Final
 
@@ -99,6 +99,16 @@ def layer_digest(tree: Tree, plan: Plan) -> str:
     Its inputs are build configuration, compiled sources, files that the configuration mentions, version lines, and
     the set of top-level packages and modules. An edited ``.py`` file changes nothing.
     """
+    return digest_of(layer_rows(tree, plan), plan)
+
+
+def digest_of(rows: Sequence[Sequence[str]], plan: Plan) -> str:
+    """Return the digest for the result of `layer_rows`."""
+    return _sha256(json.dumps([VERSION, rows, plan.scm_version, plan.name]))
+
+
+def layer_rows(tree: Tree, plan: Plan) -> list[list[str]]:
+    """Return the inputs of `layer_digest` that are files, as [path, digest], then as ["module", name]."""
     settings = b"\n".join(tree.read(path) or b"" for path in BUILD_FILES)
     rows: list[list[str]] = []
     for path, digest in sorted(tree.digests.items()):
@@ -109,7 +119,7 @@ def layer_digest(tree: Tree, plan: Plan) -> str:
             lines = b"\n".join(_VERSION_LINE.findall(tree.read(path) or b""))
             rows.append([path, _sha256(lines)])
     rows.extend(["module", name] for name in sorted(_importable(tree.digests)))
-    return _sha256(json.dumps([VERSION, rows, plan.scm_version, plan.name]))
+    return rows
 
 
 def _decides(name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.dependencies.bounded_toml import table, text
 from ci_runner.dependencies.project import Tree, read_toml
@@ -45,7 +45,7 @@ def read(tree: Tree) -> Pylock:
     return result
 
 
-def _add(into: Pylock, package: Any, file: str) -> None:
+def _add(into: Pylock, package: object, file: str) -> None:
     """Add one package; the project itself (a directory) is left out."""
     if not isinstance(package, Mapping) or not _NAME.fullmatch(text(package.get("name"), "a name", file)):
         raise EnvironmentFailed(f"{file}: a package has no name")
@@ -68,7 +68,7 @@ def _add(into: Pylock, package: Any, file: str) -> None:
         into.constraints.append(f"{name}{target}")
 
 
-def _address(package: Mapping[str, Any], name: str, file: str) -> str:
+def _address(package: Mapping[str, object], name: str, file: str) -> str:
     source = table(package, "vcs") or table(package, "archive")
     url = text(source.get("url"), f"the url of {name}", file)
     if not _URL.fullmatch(url):

@@ -30,6 +30,7 @@ TESTS: Final = (
     "test-requirements.txt",
     "requirements/test*.txt",
     "requirements/requirements-test*.txt",
+    "requirements/pytest.txt",
     "tests/requirements.txt",
     "test/requirements.txt",
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.dependencies import poetry
 from ci_runner.dependencies.bounded_toml import table, texts
@@ -58,7 +58,7 @@ class ToolGroups:
         self.lines.setdefault(name, []).extend(lines)
 
 
-def read(pyproject: Mapping[str, Any]) -> ToolGroups:
+def read(pyproject: Mapping[str, object]) -> ToolGroups:
     """Return the groups in a pyproject.toml. Raises `EnvironmentFailed` for values of a wrong form."""
     found = ToolGroups()
     tool = table(pyproject, "tool")
@@ -66,9 +66,9 @@ def read(pyproject: Mapping[str, Any]) -> ToolGroups:
     for name, lines in poetry.groups(old_poetry).items():
         found.add(name, lines)
     found.defaults += [name for name in poetry.default_groups(old_poetry) if name not in NOT_FOR_TESTS]
-    for name, lines in table(tool, "pdm", "dev-dependencies").items():
+    for name, listed in table(tool, "pdm", "dev-dependencies").items():
         what = f"tool.pdm.dev-dependencies.{name[:80]}"
-        found.add(name, [_pdm_line(line, what) for line in texts(lines, what)])
+        found.add(name, [_pdm_line(line, what) for line in texts(listed, what)])
         found.defaults += [name] if name not in NOT_FOR_TESTS else []
     for manager in ("uv", "rye"):
         old = table(tool, manager).get("dev-dependencies")
@@ -81,7 +81,7 @@ def read(pyproject: Mapping[str, Any]) -> ToolGroups:
     return found
 
 
-def _add_uv_defaults(found: ToolGroups, pyproject: Mapping[str, Any], uv: Mapping[str, Any]) -> None:
+def _add_uv_defaults(found: ToolGroups, pyproject: Mapping[str, object], uv: Mapping[str, object]) -> None:
     defaults = uv.get("default-groups")
     if defaults == "all":
         found.defaults += [*table(pyproject, "dependency-groups"), *found.lines]
@@ -92,7 +92,9 @@ def _add_uv_defaults(found: ToolGroups, pyproject: Mapping[str, Any], uv: Mappin
         found.defaults += ["dev"] if defaults is None else []
 
 
-def hatch_environment(pyproject: Mapping[str, Any], hatch: Mapping[str, Any]) -> HatchEnvironment | None:
+def hatch_environment(
+    pyproject: Mapping[str, object], hatch: Mapping[str, object]
+) -> HatchEnvironment | None:
     """Return the environment in which Hatch runs tests; None if the project defines none.
 
     `hatch`: the content of hatch.toml, which overrides ``[tool.hatch]`` of pyproject.toml.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.dependencies.bounded_toml import table
 from ci_runner.dependencies.project import Tree, read_toml
@@ -24,7 +24,7 @@ _MOST: Final = 1 << 20
 _NOX_INSTALL: Final = re.compile(rb"\.\s*(?:conda_)?install\s*\(")
 
 
-def note(tree: Tree, pyproject: Mapping[str, Any], beside: Iterable[str] = ()) -> str | None:
+def note(tree: Tree, pyproject: Mapping[str, object], beside: Iterable[str] = ()) -> str | None:
     """Return one line that names files with test dependencies that are not read; None if there is none.
 
     `beside`: requirements files that are not read because of a lock.
@@ -39,7 +39,7 @@ def note(tree: Tree, pyproject: Mapping[str, Any], beside: Iterable[str] = ()) -
     )
 
 
-def _files(tree: Tree, pyproject: Mapping[str, Any]) -> Iterator[str]:
+def _files(tree: Tree, pyproject: Mapping[str, object]) -> Iterator[str]:
     for file in ("tox.ini", "setup.cfg"):
         if _has_tox_dependencies(tree.read(file)):
             yield file
@@ -77,7 +77,7 @@ def _has_tox_dependencies(content: bytes | None) -> bool:
     )
 
 
-def _has_tox_tables(tox: Mapping[str, Any]) -> bool:
+def _has_tox_tables(tox: Mapping[str, object]) -> bool:
     environments = [table(tox, "env_run_base"), *table(tox, "env").values()]
     legacy = tox.get("legacy_tox_ini")
     return (isinstance(legacy, str) and _has_tox_dependencies(legacy.encode("utf-8", "replace"))) or any(
@@ -95,7 +95,7 @@ def _names_more(lines: list[str]) -> bool:
     return any(line and not line.startswith("#") and requirement_name(line) != "pytest" for line in plain)
 
 
-def _toml(tree: Tree, path: str) -> Mapping[str, Any]:
+def _toml(tree: Tree, path: str) -> Mapping[str, object]:
     try:
         return read_toml(tree, path)
     except EnvironmentFailed:  # only searched for a hint

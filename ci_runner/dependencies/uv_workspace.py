@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.dependencies.bounded_toml import table, texts
 from ci_runner.dependencies.project import Project, Tree, read_toml
@@ -30,7 +30,7 @@ class Member:
         return f"{self.folder}/{_FILE}"
 
 
-def members(tree: Tree, pyproject: Mapping[str, Any]) -> tuple[Member, ...] | None:
+def members(tree: Tree, pyproject: Mapping[str, object]) -> tuple[Member, ...] | None:
     """Return the members of the workspace whose root has this pyproject.toml; None if it is not the root of one.
 
     Raises `EnvironmentFailed` for values of a wrong form.

@@ -10,16 +10,42 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Final,
+    Literal,
+    TypedDict,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 from msgspec import Meta, Struct, UnsetType
 
 from pytest_remote_ci.wire.protocol import WireError
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _T = TypeVar("_T")
-#: Returns what is wrong with a value, as in "must be …", or None.
-Check = Callable[[Any], "str | None"]
+
+
+class Bounds(TypedDict, total=False):
+    """Bounds of msgspec."""
+
+    gt: float
+    ge: float
+    lt: float
+    le: float
+    pattern: str
+    min_length: int
+    max_length: int
+
 
 _KINDS: Final[Mapping[object, str]] = {
     str: "must be text",
@@ -33,13 +59,16 @@ _KINDS: Final[Mapping[object, str]] = {
 }
 
 
-def words(text: str = "", *, check: Check | None = None, **bounds: Any) -> Meta:
+def words(
+    text: str = "", *, check: Callable[[_T], str | None] | None = None, **bounds: Unpack[Bounds]
+) -> Meta:
     """Return an annotation: `bounds` of msgspec, and the message for a value that is outside of them.
 
     `text` is such as "must be a number above 0"; "{value}" in it stands for the value. `check`: what no bound can
-    express.
+    express; it returns what is wrong with a value, as in "must be …", or None.
     """
-    return Meta(**bounds, extra={"text": text, "check": check})
+    make: Callable[..., Meta] = Meta  # its overloads exclude combinations that no caller uses
+    return make(**bounds, extra={"text": text, "check": check})
 
 
 def decode(where: str, raw: object, kind: type[_T]) -> _T:
@@ -55,7 +84,12 @@ def decode(where: str, raw: object, kind: type[_T]) -> _T:
         raise WireError(f"{where or 'body'}: {error}") from error
 
 
-def _problems(where: str, raw: Any, kind: Any, notes: tuple[Meta, ...]) -> Iterator[str]:
+def trusted(raw: object, kind: type[_T]) -> _T:
+    """Return what the runner itself wrote, or has checked before, as a `kind`; raises ValueError if it is not one."""
+    return msgspec.convert(raw, kind)
+
+
+def _problems(where: str, raw: object, kind: object, notes: tuple[Meta, ...]) -> Iterator[str]:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         yield from _problems(where, raw, arguments[0], (*arguments[1:], *notes))
@@ -64,24 +98,24 @@ def _problems(where: str, raw: Any, kind: Any, notes: tuple[Meta, ...]) -> Itera
         if raw is not None or NoneType not in arguments:
             assert len(rest) == 1, kind
             yield from _problems(where, raw, rest[0], notes)
-    elif dataclasses.is_dataclass(kind) or (isinstance(kind, type) and issubclass(kind, Struct)):
+    elif isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, Struct)):
         yield from _of_fields(where, raw, kind)
     else:
         if not _is_as(raw, kind, origin, notes):
             yield f"{where}: {_text(raw, kind, origin, notes)}"
             return
-        if origin in (dict, Mapping):
+        if origin in (dict, Mapping) and isinstance(raw, dict):
             for name, value in raw.items():
                 yield from _problems(where, name, arguments[0], ())
                 yield from _problems(f"{where}.{name}", value, arguments[1], ())
-        elif origin in (list, tuple):
+        elif origin in (list, tuple) and isinstance(raw, (list, tuple)):
             pairs = len(arguments) > 1 and arguments[1] is not Ellipsis
             for index, item in enumerate(raw):
                 yield from _problems(f"{where}[{index}]", item, arguments[index if pairs else 0], ())
         yield from _of_checks(where, raw, notes)
 
 
-def _of_fields(where: str, raw: Any, kind: Any) -> Iterator[str]:
+def _of_fields(where: str, raw: object, kind: type) -> Iterator[str]:
     if not isinstance(raw, dict):
         yield f"{where or 'body'}: must be an object"
         return
@@ -98,7 +132,7 @@ def _of_fields(where: str, raw: Any, kind: Any) -> Iterator[str]:
 
 
 @cache
-def _fields(kind: Any) -> tuple[dict[str, Any], tuple[str, ...], bool]:
+def _fields(kind: type) -> tuple[dict[str, object], tuple[str, ...], bool]:
     """Return the types of a kind's fields, the names of those that it must have, and whether it may have others."""
     hints = get_type_hints(kind, include_extras=True)
     if dataclasses.is_dataclass(kind):
@@ -109,35 +143,37 @@ def _fields(kind: Any) -> tuple[dict[str, Any], tuple[str, ...], bool]:
             if item.default is missing and item.default_factory is missing
         ]
         return hints, tuple(required), False
-    found = msgspec.structs.fields(kind)
-    config = kind.__struct_config__
+    assert issubclass(kind, Struct)
+    found, config = msgspec.structs.fields(kind), kind.__struct_config__
     return hints, tuple(item.name for item in found if item.required), not config.forbid_unknown_fields
 
 
-def _is_as(raw: Any, kind: Any, origin: Any, notes: tuple[Meta, ...]) -> bool:
+def _is_as(raw: object, kind: object, origin: object, notes: tuple[Meta, ...]) -> bool:
     """Return whether a value fits, without regard to what is in it."""
-    shallow: Any = {
-        list: list[Any],
-        tuple: tuple[Any, ...],
-        dict: dict[str, Any],
-        Mapping: dict[str, Any],
-    }.get(origin, kind)
+    shallow = _SHALLOW.get(origin, kind)
     for note in notes:
         bounds = {name: getattr(note, name) for name in _BOUNDS if getattr(note, name) is not None}
         shallow = Annotated[shallow, Meta(**bounds)] if bounds else shallow
     if origin is tuple and Ellipsis not in get_args(kind) and isinstance(raw, list):
         return len(raw) == len(get_args(kind))
     try:
-        msgspec.convert(raw, shallow)
+        msgspec.convert(raw, cast("type[object]", shallow))
     except (msgspec.ValidationError, UnicodeError, OverflowError):
         return False
     return True
 
 
-_BOUNDS: Final = ("gt", "ge", "lt", "le", "pattern", "min_length", "max_length")
+_BOUNDS: Final = tuple(Bounds.__annotations__)
+#: Origin of a type → a type for all of its values, whatever is in them.
+_SHALLOW: Final[Mapping[object, object]] = {
+    list: list[object],
+    tuple: tuple[object, ...],
+    dict: dict[str, object],
+    Mapping: dict[str, object],
+}
 
 
-def _text(raw: Any, kind: Any, origin: Any, notes: tuple[Meta, ...]) -> str:
+def _text(raw: object, kind: object, origin: object, notes: tuple[Meta, ...]) -> str:
     for note in reversed(notes):
         if note.extra and note.extra["text"]:
             text: str = note.extra["text"]
@@ -149,9 +185,9 @@ def _text(raw: Any, kind: Any, origin: Any, notes: tuple[Meta, ...]) -> str:
     return _KINDS.get(origin or kind, "has a wrong value")
 
 
-def _of_checks(where: str, raw: Any, notes: tuple[Meta, ...]) -> Iterator[str]:
+def _of_checks(where: str, raw: object, notes: tuple[Meta, ...]) -> Iterator[str]:
     for note in notes:
-        check: Check | None = note.extra["check"] if note.extra else None
+        check: Callable[[object], str | None] | None = note.extra["check"] if note.extra else None
         problem = check(raw) if check is not None else None
         if problem is not None:
             yield f"{where}: {problem}"

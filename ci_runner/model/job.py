@@ -12,14 +12,16 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Annotated, Any, overload
+from typing import Annotated, TypeVar, get_type_hints, overload
 
-from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
+from msgspec import UNSET, Meta, Struct, UnsetType, convert, to_builtins
 
-from ci_runner.model.field_types import FromOne, Time, Uuid
+from ci_runner.model.field_types import FromOne, Seconds, Time, Uuid
 from ci_runner.model.job_options import JobOptions
 from pytest_remote_ci.wire.changes import ChangeKind
 from pytest_remote_ci.wire.protocol import Phase, Priority, Status
+
+_T = TypeVar("_T")
 
 
 def utcnow() -> dt.datetime:
@@ -69,7 +71,7 @@ def parse_time(text: str | None) -> dt.datetime | None:
         raise ValueError(f"{text!r} is out of range") from error
 
 
-class ParsedFields(dict[str, Any]):
+class ParsedFields(dict[str, object]):
     """Fields parsed from JSON, with their text, so that they need not be dumped again. Not to be changed."""
 
     #: One line of JSON in ASCII equal to these fields; "" if it has to be made.
@@ -89,11 +91,11 @@ class JobEvent:
     #: Number in its job from 1, without gaps; 0 before it is stored.
     seq: int = 0
     #: The type's other fields (`stream`, `status`, `reason`, …).
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, object] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON that clients see: `type`, `timestamp`, then the fields that are set."""
-        result: dict[str, Any] = {"type": self.type, **self.fields}
+        result: dict[str, object] = {"type": self.type, **self.fields}
         if self.data is not None:
             result["data"] = self.data
         if self.success is not None:
@@ -104,14 +106,14 @@ class JobEvent:
 
     @classmethod
     def from_dict(
-        cls, data: Mapping[str, Any], timestamp: dt.datetime | None = None, *, seq: int = 0
+        cls, data: Mapping[str, object], timestamp: dt.datetime | None = None, *, seq: int = 0
     ) -> JobEvent:
         """Return an event from the result of `to_dict`. A `timestamp` replaces the one in `data`."""
-        rest = {
-            key: value for key, value in data.items() if key not in ("type", "data", "success", "timestamp")
-        }
-        moment = parse_time(data.get("timestamp")) if timestamp is None else timestamp
-        return cls(data["type"], data.get("data"), data.get("success"), moment, seq, rest)
+        own = ("type", "data", "success", "timestamp")
+        values = {key: data[key] for key in own if key in data}
+        rest = {key: value for key, value in data.items() if key not in own}
+        moment = _moment(data.get("timestamp")) if timestamp is None else timestamp
+        return convert({**values, "timestamp": moment, "seq": seq, "fields": rest}, cls)
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,13 @@ class Artifact:
         return bool(self.sha256)
 
 
+class JobTiming(Struct, kw_only=True, frozen=True):
+    """How long the phases of a job took."""
+
+    phases: Annotated[dict[str, Seconds], Meta(description="phase → seconds; those that were measured")]
+    cold: Annotated[list[str], Meta(description="what was not there yet, and why")] | UnsetType = UNSET
+
+
 class JobSummary(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """What a job's owner sees: never user ids, container ids or paths of the host."""
 
@@ -162,6 +171,9 @@ class JobSummary(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     stage: str | UnsetType = UNSET
     planned: Annotated[str, Meta(description="its name in the run's plan")] | UnsetType = UNSET
     retry: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    timing: Annotated[JobTiming, Meta(description="of one job that is over, not in lists")] | UnsetType = (
+        UNSET
+    )
 
 
 @dataclass(frozen=True)
@@ -253,13 +265,13 @@ class Job:
             retry=self.retry if of_run else UNSET,
         )
 
-    def to_summary_dict(self) -> dict[str, Any]:
+    def to_summary_dict(self) -> dict[str, object]:
         """Return `summary` as a JSON-ready dictionary."""
         return dict(to_builtins(self.summary()))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return all fields, JSON-ready (for backups and tests; not for clients)."""
-        result: dict[str, Any] = {}
+        result: dict[str, object] = {}
         for key in self.__dataclass_fields__:
             value = getattr(self, key)
             if isinstance(value, dt.datetime):
@@ -274,19 +286,16 @@ class Job:
         return result
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Job:
+    def from_dict(cls, raw: Mapping[str, object]) -> Job:
         """Return a job from the result of `to_dict`; unknown keys raise TypeError."""
         values = dict(raw)
-        for key in _JOB_TIMES & values.keys():
-            values[key] = parse_time(values[key])
         events = []
-        for item in values.get("events", ()):
-            plain = dict(item)
-            seq = plain.pop("seq", 0)
-            events.append(JobEvent.from_dict(plain, seq=seq))
+        for item in convert(values.get("events", ()), list[dict[str, object]]):
+            seq = convert(item.pop("seq", 0), int)
+            events.append(JobEvent.from_dict(item, seq=seq))
         values["events"] = tuple(events)
         values["options"] = JobOptions.from_dict(values.get("options") or {})
-        return cls(**values)
+        return _restored(values, cls, _JOB_TIMES)
 
 
 _JOB_TIMES = {
@@ -314,7 +323,7 @@ class User:
     #: The highest priority that the user's jobs may request.
     priority_cap: Priority = "normal"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return all fields, JSON-ready."""
         return {
             "id": self.id,
@@ -328,9 +337,9 @@ class User:
     to_summary_dict = to_dict
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> User:
+    def from_dict(cls, raw: Mapping[str, object]) -> User:
         """Return a user from the result of `to_dict`."""
-        return cls(**{**raw, "created_at": parse_time(raw["created_at"])})
+        return _restored(raw, cls, {"created_at"})
 
 
 @dataclass(frozen=True)
@@ -348,7 +357,7 @@ class APIKey:
     is_active: bool = True
     expires_at: dt.datetime | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields without any key material, JSON-ready."""
         return {
             "id": self.id,
@@ -363,9 +372,20 @@ class APIKey:
     to_summary_dict = to_dict
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> APIKey:
+    def from_dict(cls, raw: Mapping[str, object]) -> APIKey:
         """Return a key from the result of `to_dict`; add `key_hash` if it is needed."""
-        values = {"key_hash": "", **raw}
-        for key in ("created_at", "last_used_at", "expires_at"):
-            values[key] = parse_time(values.get(key))
-        return cls(**values)
+        return _restored({"key_hash": "", **raw}, cls, {"created_at", "last_used_at", "expires_at"})
+
+
+def _restored(raw: Mapping[str, object], kind: type[_T], times: set[str]) -> _T:
+    """Return a dataclass from its fields, those in `times` as text; unknown ones raise TypeError."""
+    unknown = sorted(raw.keys() - get_type_hints(kind).keys())
+    if unknown:
+        raise TypeError(f"{kind.__name__} has no field {unknown[0]}")
+    return convert({name: _moment(value) if name in times else value for name, value in raw.items()}, kind)
+
+
+def _moment(value: object) -> dt.datetime | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a time")
+    return parse_time(value)

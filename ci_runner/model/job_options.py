@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from ci_runner.errors import PermanentError
 from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
+from pytest_remote_ci.wire.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class JobOptions:
     artifacts_from: tuple[str, ...] = ()
     #: Digest of the blob with its files' modification times.
     mtimes: str | None = None
+    #: Seconds from the first byte of the submission until its contents were stored.
+    upload: float | None = None
+    #: What was not there yet when it was submitted, for its timing.
+    cold: tuple[str, ...] = ()
     #: Why the stored object cannot be read, on one line; then all of the above have their defaults.
     problem: str | None = None
     #: The stored object, not to be changed.
@@ -47,6 +52,8 @@ class JobOptions:
                 secrets=_texts(raw, "secrets") or (),
                 artifacts_from=_texts(raw, "artifacts_from") or (),
                 mtimes=mtimes or None,
+                upload=_seconds(raw.get("upload")),
+                cold=_texts(raw, "cold") or (),
                 stored=raw,
             )
         except (ValueError, TypeError, ArithmeticError) as error:
@@ -59,6 +66,12 @@ class JobOptions:
                 f"this runner cannot read the job's options: {self.problem}; submit it again"
             )
         return self.submitted
+
+    @property
+    def timing(self) -> Timing:
+        """Return the timing of the phases up to the submission's answer."""
+        received = {} if self.upload is None else {"upload": self.upload}
+        return Timing({**self.submitted.timing, **received}, self.cold)
 
     @property
     def wants_files(self) -> bool:
@@ -85,6 +98,10 @@ class JobOptions:
             JobOptions.from_dict({**self.stored, "env": {**self.submitted.env, **variables}}),
             stored=self.stored,
         )
+
+
+def _seconds(value: object) -> float | None:
+    return value if isinstance(value, float) else None
 
 
 def _texts(raw: Mapping[str, object], name: str) -> tuple[str, ...] | None:

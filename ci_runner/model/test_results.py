@@ -84,7 +84,7 @@ def _reports(fields: Mapping[str, object]) -> Iterator[tuple[str, str, float]]:
                 found = passed.id, "passed" if passed.when == "call" else "", _duration(passed.duration)
             elif kind is wire.Report:
                 report = wire.Report.parse(raw)
-                found = report.d["nodeid"], _category(report), _duration(report.d.get("duration"))
+                found = report.nodeid, _category(report), _duration(report.d.get("duration"))
             else:
                 continue
             if found[0]:

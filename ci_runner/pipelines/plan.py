@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from ci_runner.model.decode import words
 from ci_runner.model.field_types import HostName, Positive, Python
@@ -45,7 +45,7 @@ def _package_problem(name: str) -> str | None:
     return None if problem is None else f"{name[:200]!r} {problem}"
 
 
-def _services_problem(raw: list[dict[str, Any]]) -> str | None:
+def _services_problem(raw: list[dict[str, object]]) -> str | None:
     return "two services have one name" if len({each["name"] for each in raw}) < len(raw) else None
 
 
@@ -193,14 +193,14 @@ class Plan:
         default_factory=dict
     )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the plan for JSON, with the format's version; fields of jobs with default values are left out."""
         from ci_runner.pipelines.plan_json import write
 
         return write(self)
 
     @classmethod
-    def from_dict(cls, raw: Any) -> Plan:
+    def from_dict(cls, raw: object) -> Plan:
         """Parse and check a plan from `to_dict` or from a client; raises `WireError` with the field's name."""
         from ci_runner.pipelines.plan_json import read
 

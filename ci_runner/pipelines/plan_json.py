@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.model.decode import decode
 from ci_runner.pipelines.graph import find_cycle
@@ -19,9 +19,9 @@ from pytest_remote_ci.wire.protocol import WireError
 VERSION: Final = 1
 
 
-def write(plan: Plan) -> dict[str, Any]:
+def write(plan: Plan) -> dict[str, object]:
     """See `Plan.to_dict`."""
-    found = {
+    found: dict[str, object] = {
         "version": VERSION,
         "pipeline": plan.pipeline,
         "stages": list(plan.stages),
@@ -44,9 +44,9 @@ def read(raw: object) -> Plan:
     return plan
 
 
-def _plain(value: PlannedJob | Retries | Service) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    defaults = {"retries": Retries(), "cell": {}, "env": {}}
+def _plain(value: PlannedJob | Retries | Service) -> dict[str, object]:
+    result: dict[str, object] = {}
+    defaults: dict[str, object] = {"retries": Retries(), "cell": {}, "env": {}}
     for item in fields(value):
         content = getattr(value, item.name)
         if content == defaults.get(item.name, item.default):

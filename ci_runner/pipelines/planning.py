@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Final
 
 from ci_runner.errors import InvalidSubmission
 from ci_runner.pipelines.definition import Definition, JobDefinition, When
@@ -18,6 +19,9 @@ from ci_runner.pipelines.plan import Plan, PlannedJob
 from pytest_remote_ci.wire import limits
 from pytest_remote_ci.wire.globs import Globs
 
+#: Changed paths that are compared with each job's patterns; more count as unknown: a request must not take minutes.
+_MOST_CHANGED: Final = 10_000
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -27,7 +31,7 @@ class Choice:
     stages: tuple[str, ...] = ()
     #: Only these jobs (or cells), and the needs that they name, ignoring `when`; empty: all.
     jobs: tuple[str, ...] = ()
-    #: Changed paths, relative to the project; None: unknown, so they exclude no job.
+    #: Changed paths, relative to the project; None, or very many: unknown, so they exclude no job.
     changed: tuple[str, ...] | None = None
     #: The tag of the run.
     tag: str | None = None
@@ -168,7 +172,7 @@ def why_left_out(when: When, changed: tuple[str, ...] | None, tag: str | None) -
     if when.tags is not None and (tag is None or not any(fnmatchcase(tag, pattern) for pattern in when.tags)):
         what = "the run is for no tag" if tag is None else f"tag {tag!r} does not match"
         return f"{what} ({', '.join(when.tags)})"
-    if when.changed is None or changed is None:
+    if when.changed is None or changed is None or len(changed) > _MOST_CHANGED:
         return None
     if not any(map(Globs(when.changed).match, changed)):
         return f"nothing changed that matches {', '.join(when.changed)}"

@@ -10,9 +10,10 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from ci_runner.pipelines.parsing.key_table import JOB, PIPELINE, SHARED, STAGE, Key, Schema
+from ci_runner.model.json_schema import Schema
+from ci_runner.pipelines.parsing.key_table import JOB, PIPELINE, SHARED, STAGE, Key
 
 PAGE: Final = "guide/pipelines.md"
 SCHEMA: Final = "reference/pipeline.schema.json"
@@ -48,7 +49,7 @@ def page(text: str) -> str:
     )
 
 
-def _properties(keys: Mapping[str, Key]) -> Schema:
+def _properties(keys: Mapping[str, Key]) -> dict[str, Schema]:
     return {
         written: {"description": key.meaning, **key.schema}
         for name, key in keys.items()
@@ -56,11 +57,11 @@ def _properties(keys: Mapping[str, Key]) -> Schema:
     }
 
 
-def schema() -> dict[str, Any]:
+def schema() -> Schema:
     """Return the JSON schema for editors; it does not cover the checks of `validate`."""
     job: Schema = {"type": "object", "properties": _properties(JOB), "additionalProperties": False}
     job["patternProperties"] = {"^x-": {}}
-    reference = {"$ref": "#/$defs/job"}
+    reference: Schema = {"$ref": "#/$defs/job"}
     jobs: Schema = {"type": "array", "items": reference}
     pipeline = _properties(PIPELINE)
     pipeline["jobs"] |= {"oneOf": [jobs, {"type": "object", "additionalProperties": reference}]}

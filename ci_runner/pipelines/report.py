@@ -10,7 +10,7 @@ import datetime as dt
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import Meta, to_builtins
 
@@ -99,9 +99,9 @@ class ReportQuery:
     since: dt.datetime | None = field(default=None)
 
 
-def to_dict(report: PipelineReport | StageReport | JobReport) -> dict[str, Any]:
+def to_dict(report: PipelineReport | StageReport | JobReport) -> dict[str, object]:
     """Return the report for JSON; a `pipelineName` of None is left out."""
-    result: dict[str, Any] = to_builtins(report)
+    result: dict[str, object] = to_builtins(report)
     if result.get("pipelineName") is None:
         result.pop("pipelineName", None)
     return result

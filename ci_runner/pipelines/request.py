@@ -21,15 +21,14 @@ from ci_runner.pipelines.run import options_of
 from pytest_remote_ci.wire import job_variables
 from pytest_remote_ci.wire.protocol import PROTOCOL, SubmitOptions, WireError, parse_json
 
-_Name = Annotated[
-    str,
-    words(
-        "must be text of 1 to 1000 characters",
-        check=lambda text: None if text.strip() else "must be text of 1 to 1000 characters",
-        min_length=1,
-        max_length=1000,
-    ),
-]
+_NAME: Final = "must be text of 1 to 1000 characters"
+
+
+def _name_problem(text: str) -> str | None:
+    return None if text.strip() else _NAME
+
+
+_Name = Annotated[str, words(_NAME, check=_name_problem, min_length=1, max_length=1000)]
 _Texts = tuple[str, ...]
 _Seconds = Annotated[float, words("must be a number of seconds above 0", gt=0, lt=1e9)]
 _ABOUT_CHANGED: Final = "changed paths, for jobs with `when`; null: unknown"

@@ -10,7 +10,7 @@ import datetime as dt
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.model.job import Job
 from ci_runner.model.job_options import JobOptions
@@ -18,6 +18,7 @@ from ci_runner.pipelines.plan import Plan, PlannedJob, Service
 from ci_runner.pipelines.report_status import ExecutionStatus, of_job
 from ci_runner.pipelines.scheduler import Facts, StopIntent
 from pytest_remote_ci.wire import limits
+from pytest_remote_ci.wire.checks import ServiceOptions
 from pytest_remote_ci.wire.protocol import Status, SubmitOptions
 
 _NAMESPACE: Final = uuid.UUID("5f0c4f4e-2f6a-4e0e-9a55-6d6f7e1f6b0b")
@@ -36,7 +37,7 @@ class Run:
     #: Counts the runs of this pipeline and user from 1; 0 before it is stored.
     number: int = 0
     #: `SubmitOptions.to_dict()` shared by all jobs; `mtimes` as a job's; `run_timeout`: seconds for the whole run.
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
     status: Status = "queued"
     success: bool | None = None
     reason: str | None = None
@@ -72,7 +73,13 @@ class Run:
     def timeout(self) -> float | None:
         """Seconds for the whole run, from the moment when its first job leaves the queue."""
         value = self.options.get("run_timeout")
-        return None if value is None else float(value)
+        return float(value) if isinstance(value, (int, float)) else None
+
+    @property
+    def mtimes(self) -> str | None:
+        """Digest of the blob with its files' modification times."""
+        value = self.options.get("mtimes")
+        return value if isinstance(value, str) and value else None
 
 
 @dataclass(frozen=True)
@@ -120,10 +127,11 @@ def job_of(run: Run, name: str, retry: int, sources: Mapping[str, str], now: dt.
     )
 
 
-def options_of(base: Mapping[str, Any], planned: PlannedJob) -> dict[str, Any]:
+def options_of(base: Mapping[str, object], planned: PlannedJob) -> dict[str, object]:
     """Return a job's options: those shared by the run's jobs, overridden by the plan's for this job."""
     options = {name: value for name, value in base.items() if name != "run_timeout"}
-    own: dict[str, Any] = {
+    shared = SubmitOptions.from_dict({name: base[name] for name in ("args", "env") if name in base})
+    own: dict[str, object] = {
         "timeout": planned.timeout,
         "cpus": planned.cpus,
         "memory": planned.memory,
@@ -135,8 +143,8 @@ def options_of(base: Mapping[str, Any], planned: PlannedJob) -> dict[str, Any]:
         options.pop("python", None)
         own |= {"image": planned.image, "python": planned.python}
     options |= {name: value for name, value in own.items() if value is not None}
-    options["env"] = {**base.get("env", {}), **planned.env}
-    options["args"] = [*base.get("args", ()), *planned.args]
+    options["env"] = {**shared.env, **planned.env}
+    options["args"] = [*shared.args, *planned.args]
     if planned.packages is not None:
         options["packages"] = list(planned.packages)
     if planned.artifacts:
@@ -159,7 +167,7 @@ def options_of(base: Mapping[str, Any], planned: PlannedJob) -> dict[str, Any]:
     }
 
 
-def service_dict(service: Service) -> dict[str, Any]:
+def service_dict(service: Service) -> ServiceOptions:
     """Return a service for JSON."""
     return {
         "name": service.name,

@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from types import ModuleType
+from typing import Final
 
 from ci_runner.errors import SettingsError
 from ci_runner.plugins.hookspecs import hookimpl
@@ -34,7 +35,7 @@ class JWTAuth:
         self._audience = ""
         self._issuer = ""
         self._claim = "email"
-        self._jwt: Any = None
+        self._jwt: ModuleType | None = None
 
     @hookimpl
     def configure(self, environ: Mapping[str, str]) -> None:
@@ -65,10 +66,11 @@ class JWTAuth:
     @hookimpl
     def authenticate(self, credentials: str) -> str | None:
         """Return the user's id or e-mail address, or None if this is not a valid token."""
-        if self._key is None or credentials.count(".") != 2:
+        jwt = self._jwt
+        if jwt is None or self._key is None or credentials.count(".") != 2:
             return None
         try:
-            claims: dict[str, Any] = self._jwt.decode(
+            claims: dict[str, object] = jwt.decode(
                 credentials,
                 self._key,
                 algorithms=[self._algorithm],
@@ -77,7 +79,7 @@ class JWTAuth:
                 leeway=LEEWAY,
                 options={"require": ["exp", "aud", "iss", self._claim]},
             )
-        except self._jwt.InvalidTokenError as error:
+        except jwt.InvalidTokenError as error:
             _log.info("a token was refused: %s", error)
             return None
         user = claims[self._claim]

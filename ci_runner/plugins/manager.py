@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 import pluggy
 
@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 _HOOKS: Final = frozenset(name for name in vars(Hooks) if not name.startswith("_"))
 #: The fields that `container_options` may change.
 _NARROWABLE: Final = frozenset({"env", "binds", "limits", "network"})
+
+
+#: Calls a plugin's implementation of a hook with the hook's arguments.
+_Implementation: TypeAlias = Callable[..., object]
 
 
 class Plugins:
@@ -126,6 +130,7 @@ class Plugins:
                 complaint = widening(spec, changed)
                 if complaint is not None:
                     raise PermanentError(f"plugin {plugin} may not change a container like this: {complaint}")
+                assert isinstance(changed, ContainerSpec)  # or `widening` complains
                 spec = changed
         return spec
 
@@ -150,11 +155,11 @@ class Plugins:
         self._notify("close")
 
     # -- helpers
-    def _of(self, hook: str, plugin: object) -> list[Any]:
+    def _of(self, hook: str, plugin: object) -> list[_Implementation]:
         found = getattr(self._manager.hook, hook).get_hookimpls()
         return [_Adapter(item) for item in found if item.plugin is plugin]
 
-    def _implementations(self, hook: str) -> list[tuple[str, Any]]:
+    def _implementations(self, hook: str) -> list[tuple[str, _Implementation]]:
         """Return (plugin's name, callable) in pluggy's order: `tryfirst` first, then the last registered first."""
         found = getattr(self._manager.hook, hook).get_hookimpls()
         return [(item.plugin_name, _Adapter(item)) for item in reversed(found)]
@@ -185,10 +190,10 @@ class Plugins:
 class _Adapter:
     """Calls one implementation with only those of the hook's arguments that it accepts."""
 
-    def __init__(self, implementation: Any) -> None:
+    def __init__(self, implementation: pluggy.HookImpl) -> None:
         self._implementation = implementation
 
-    def __call__(self, **arguments: object) -> Any:
+    def __call__(self, **arguments: object) -> object:
         wanted = {name: arguments[name] for name in self._implementation.argnames}
         return self._implementation.function(**wanted)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from ci_runner.controller.engine import ContainerSpec
+from ci_runner.controller.engine import ContainerSpec, Engine
 from ci_runner.controller.environments.preparer import Prepared, Preparer
 from ci_runner.errors import PermanentError
 from ci_runner.model.job import Job
 from ci_runner.plugins.manager import Plugins
+from ci_runner.settings.groups import EnvironmentSettings, ReconcileSettings, StorageSettings
 
 
 class PolicedPreparer(Preparer):
@@ -18,17 +18,40 @@ class PolicedPreparer(Preparer):
     `refusal` is called before each job: it returns the reason why no job may run now, or None.
     """
 
-    def __init__(self, plugins: Plugins, refusal: Callable[[], str | None], **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(
+        self,
+        plugins: Plugins,
+        refusal: Callable[[], str | None],
+        *,
+        storage: StorageSettings,
+        reconcile: ReconcileSettings,
+        environments: EnvironmentSettings,
+        engine: Engine,
+        install_id: str,
+    ) -> None:
+        super().__init__(
+            storage=storage,
+            reconcile=reconcile,
+            environments=environments,
+            engine=engine,
+            install_id=install_id,
+        )
         self._plugins = plugins
         self._refusal = refusal
 
-    def prepare(self, job: Job, **hooks: Any) -> Prepared:
+    def prepare(
+        self,
+        job: Job,
+        *,
+        log: Callable[[str], None],
+        building: Callable[[], None],
+        stopping: Callable[[], bool],
+    ) -> Prepared:
         """See `Preparer.prepare`; raises `PermanentError` with the refusal."""
         reason = self._refusal()
         if reason is not None:
             raise PermanentError(reason)
-        return super().prepare(job, **hooks)
+        return super().prepare(job, log=log, building=building, stopping=stopping)
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """Return the spec as narrowed by plugins; raises `PermanentError` if one fails or widens it."""

@@ -24,7 +24,7 @@ import urllib.request
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.errors import SettingsError
 from ci_runner.model.job import Job
@@ -72,7 +72,7 @@ class _Delivery:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Treats a redirect as any other response: data is sent only to the configured URL."""
 
-    def redirect_request(self, *arguments: Any, **named: Any) -> None:
+    def redirect_request(self, *arguments: object, **named: object) -> None:
         return None
 
 

@@ -1,35 +1,25 @@
-"""The HTTP API as one WSGI application: its routes, and the conversion of all errors to responses.
+"""The HTTP API as one WSGI application, with its routes.
 
-Every error body is `{"detail": "..."}` with a text for the caller, without tracebacks or paths of the host. Each
-route is implemented in the module of its resource; docs/reference/wire.md describes the contract.
+Each route is implemented in the module of its resource, errors are answered by `server.error_answers`;
+docs/reference/wire.md describes the contract.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import math
 import time
-from typing import Any, Final
+from typing import Final
 
 import falcon
 import msgspec
 from falcon.media import JSONHandler, MultipartFormHandler
 
-from ci_runner.errors import (
-    NotAuthenticated,
-    NotFound,
-    RequestError,
-    RunnerError,
-    StorageFull,
-    TemporaryError,
-    TooManyRequests,
-)
+from ci_runner.errors import RunnerError
 from ci_runner.server.context import Services
+from ci_runner.server.error_answers import add_error_handlers
 from ci_runner.server.http.auth import Authenticator, AuthMiddleware
 from ci_runner.server.http.limits import StreamSlots
-from ci_runner.server.http.refusals import DISK_FULL
 from ci_runner.server.openapi.document import OpenApi
 from ci_runner.server.openapi.page import DocsPage
 from ci_runner.server.resources.artifacts import ArtifactArchive, ArtifactContent, ArtifactList, ChangeList
@@ -42,18 +32,13 @@ from ci_runner.server.resources.reports import REPORT_PATHS, Reports
 from ci_runner.server.resources.runs import Durations, NumberedRun, Rerun, RunDetail, RunList, RunStream
 from ci_runner.server.resources.submit import MissingBlobs, Submission, SubmitAsync, SubmitStream
 from ci_runner.server.resources.tests import JobTests, TestReport
-from ci_runner.server.schemas import Error
 from ci_runner.server.streams.hub import Streams
 from ci_runner.server.streams.sse_response import StreamResponder
 from ci_runner.settings.groups import ServeSettings
-from pytest_remote_ci.wire.protocol import WireError
 
 _log = logging.getLogger(__name__)
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _MOST_PARTS: Final = 16
-#: The parts of a route's path.
-_Params = dict[str, Any]
 
 
 class RunnerApp(falcon.App):  # type: ignore[type-arg]  # its parameters are not used
@@ -114,11 +99,7 @@ def create_app(services: Services) -> RunnerApp:
     handler.parse_options.max_body_part_count = _MOST_PARTS
     app.req_options.media_handlers[falcon.MEDIA_MULTIPART] = handler
     app.resp_options.media_handlers[falcon.MEDIA_JSON] = JSONHandler(dumps=_dumps)
-    app.set_error_serializer(_serialize)
-    app.add_error_handler(Exception, _unexpected)
-    app.add_error_handler(OSError, _os_error)
-    app.add_error_handler(RunnerError, _runner_error)
-    app.add_error_handler(WireError, _wire_error)
+    add_error_handlers(app)
     slots = _stream_slots(services.serve)
     responder = StreamResponder(services.store, app.streams, slots)
     submission = Submission(services)
@@ -165,68 +146,3 @@ def _dumps(body: object) -> str:
 
 def _stream_slots(serve: ServeSettings) -> StreamSlots:
     return StreamSlots(serve.max_streams, serve.max_streams_per_user, serve.max_streams_per_address)
-
-
-def _answer(resp: falcon.Response, status: int, detail: str, retry_after: float | None = None) -> None:
-    resp.status = status
-    # A quoted text may have lone surrogates, which UTF-8 cannot encode.
-    resp.media = Error(detail=detail.encode("utf-8", "backslashreplace").decode("utf-8"))
-    if status == 401:
-        resp.set_header("WWW-Authenticate", "Bearer")
-    if retry_after is not None:
-        resp.set_header("Retry-After", str(math.ceil(retry_after)))
-
-
-def _runner_error(req: falcon.Request, resp: falcon.Response, error: RunnerError, params: _Params) -> None:
-    if isinstance(error, TooManyRequests):
-        _answer(resp, error.status, str(error), error.retry_after)
-        resp.set_headers(list(error.headers))
-    elif isinstance(error, RequestError):
-        _answer(resp, error.status, str(error))
-        if isinstance(error, NotAuthenticated):
-            _log.info("refused %s %s from %s: %s", req.method, _logged(req.path), req.remote_addr, error)
-    elif isinstance(error, StorageFull):
-        _log.error("%s %s: %s", req.method, _logged(req.path), error)
-        _answer(resp, 507, DISK_FULL, error.retry_after)
-    elif isinstance(error, TemporaryError):
-        _answer(resp, 503, str(error), error.retry_after)
-    else:
-        _log.error("%s %s: %s", req.method, _logged(req.path), error)
-        _answer(resp, 503, "The runner cannot work now; see the runner's log", 5)
-
-
-def _wire_error(req: falcon.Request, resp: falcon.Response, error: WireError, params: _Params) -> None:
-    _answer(resp, 422, str(error))
-
-
-def _os_error(req: falcon.Request, resp: falcon.Response, error: OSError, params: _Params) -> None:
-    if error.errno in _FULL:
-        _runner_error(req, resp, StorageFull(f"no space left ({error})", retry_after=30), params)
-    else:
-        _unexpected(req, resp, error, params)
-
-
-def _unexpected(req: falcon.Request, resp: falcon.Response, error: Exception, params: _Params) -> None:
-    if isinstance(error, falcon.HTTPError):
-        _serialize(req, resp, error)
-        resp.status = error.status
-        resp.set_headers(error.headers or {})
-        return
-    _log.error("%s %s failed", req.method, _logged(req.path), exc_info=error)
-    _answer(resp, 500, "Internal server error")
-
-
-def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
-    """Write an error raised by Falcon in the contract's form."""
-    detail = error.description or error.title or "Error"
-    if detail == error.title:
-        detail = detail.removeprefix(f"{error.status_code} ")
-    if isinstance(error, falcon.HTTPRouteNotFound):
-        detail = str(NotFound(detail, req.path))
-    resp.content_type = falcon.MEDIA_JSON
-    resp.data = json.dumps({"detail": detail}).encode()
-
-
-def _logged(text: str) -> str:
-    """Return a client's text for a log line: one line, bounded."""
-    return ascii(text[:200])

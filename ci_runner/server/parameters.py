@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, Literal, TypeVar
 
@@ -11,10 +10,11 @@ import falcon
 
 from ci_runner.errors import InvalidSubmission
 from ci_runner.model.job import parse_time
+from ci_runner.model.json_schema import Schema
+from ci_runner.server.openapi import openapi_json
 from ci_runner.store import KINDS, MAX_RUNS, Kind
 from pytest_remote_ci.wire.protocol import STATUSES, Status
 
-Schema = Mapping[str, object]
 _T = TypeVar("_T", bound=str)
 
 _TRUE: Final = frozenset({"true", "1", "yes", "y", "on", "t"})
@@ -46,9 +46,9 @@ class Parameter:
         """The schema of its values."""
         return {"type": "string"}
 
-    def described(self) -> Schema:
+    def described(self) -> openapi_json.Parameter:
         """Return its description for the OpenAPI document."""
-        found: dict[str, object] = {"name": self.name, "in": self.where, "schema": self.schema}
+        found: openapi_json.Parameter = {"name": self.name, "in": self.where, "schema": self.schema}
         if self.where == "path":
             found["required"] = True
         if self.about:
@@ -89,8 +89,10 @@ class Number(Parameter):
     @property
     def schema(self) -> Schema:
         """The schema of its values."""
-        default = {} if self.default is None else {"default": self.default}
-        return {"type": "integer", "minimum": self.least, "maximum": self.most, **default}
+        found: Schema = {"type": "integer", "minimum": self.least, "maximum": self.most}
+        if self.default is not None:
+            found["default"] = self.default
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

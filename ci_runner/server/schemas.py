@@ -24,7 +24,7 @@ from ci_runner.model.field_types import (
     Time,
     Uuid,
 )
-from ci_runner.model.job import format_time
+from ci_runner.model.job import JobTiming, format_time
 from ci_runner.model.test_results import Outcome
 from ci_runner.pipelines import run
 from ci_runner.pipelines.request import RunRequest
@@ -395,6 +395,7 @@ class Event(Struct, kw_only=True):
     run_id: Uuid | UnsetType = UNSET
     artifacts: Artifacts | UnsetType = UNSET
     changes: ChangeCounts | UnsetType = UNSET
+    timing: JobTiming | UnsetType = UNSET
 
 
 class Manifest(Struct, kw_only=True):

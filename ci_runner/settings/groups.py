@@ -8,26 +8,65 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, overload
 
 from pytest_remote_ci.wire.protocol import Priority
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_T = TypeVar("_T")
 
 #: Seconds between full passes of the controller; also the replacement for an unusable interval.
 DEFAULT_INTERVAL = 2.0
 
 
-def _setting(default: Any, env: str, help_text: str, **metadata: Any) -> Any:
+class _Details(TypedDict, total=False):
+    """What a setting may have beyond its variables and its help."""
+
+    #: Bytes, units allowed.
+    size: bool
+    choices: tuple[str, ...]
+    #: Inclusive, exclusive, inclusive.
+    minimum: float
+    above: float
+    maximum: float
+    #: If the field's name would be ambiguous.
+    flag: str
+    #: A computed default, in words.
+    shown: str
+    #: An unusable value gives a warning and the default.
+    lenient: bool
+    #: Must not be shown.
+    secret: bool
+    #: For a list: checks one text and returns its normal form, or raises ValueError with a text for the operator.
+    item: Callable[[str], str]
+
+
+class SettingInfo(_Details):
+    """The metadata of a field."""
+
+    env: tuple[str, ...]
+    help: str
+
+
+@overload
+def _setting(default: Callable[[], _T], env: str, help_text: str, **details: Unpack[_Details]) -> _T: ...
+
+
+@overload
+def _setting(default: _T, env: str, help_text: str, **details: Unpack[_Details]) -> _T: ...
+
+
+def _setting(default: object, env: str, help_text: str, **details: Unpack[_Details]) -> object:
     """Return a field with its environment variable (`env`, or several separated by spaces) and a help text.
 
-    Further metadata: `size` (bytes, units allowed), `choices`, `minimum` (inclusive), `above` (exclusive), `maximum`,
-    `flag` (if the field's name would be ambiguous), `shown` (a computed default, in words), `lenient` (an unusable
-    value gives a warning and the default), `item` (for a list: checks one text and returns its normal form, or raises
-    ValueError with a text for the operator).
+    A default that can be called makes the default.
     """
-    info = {"env": tuple(env.split()), "help": help_text, **metadata}
+    info: SettingInfo = {"env": tuple(env.split()), "help": help_text, **details}
     if callable(default):
         return field(default_factory=default, metadata=info)
     return field(default=default, metadata=info)

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Final, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from ci_runner.errors import SettingsError
-from ci_runner.settings.groups import Settings, StorageSettings, default_data_dir
+from ci_runner.settings.groups import SettingInfo, Settings, StorageSettings, default_data_dir
 from pytest_remote_ci.wire.protocol import WireError, parse_size
 
 if sys.version_info >= (3, 11):
@@ -57,7 +57,7 @@ class Option:
     #: Whether "" or "none" (in TOML: a missing key) stands for None.
     optional: bool
     default: object
-    info: Mapping[str, Any]
+    info: SettingInfo
 
     @property
     def id(self) -> str:
@@ -77,7 +77,7 @@ class Option:
     @property
     def env(self) -> tuple[str, ...]:
         """Environment variables; the first one that is set counts."""
-        return tuple(self.info["env"])
+        return self.info["env"]
 
 
 @dataclass(frozen=True)
@@ -108,23 +108,26 @@ def options() -> tuple[Option, ...]:
     """Return all settings, in the order of the groups."""
     found = []
     for group in fields(Settings):
-        cls: Any = group.default_factory
-        hints = get_type_hints(cls)
-        for item in fields(cls):
+        assert group.default_factory is not MISSING
+        hints = get_type_hints(group.default_factory)
+        for item in fields(group.default_factory()):
             default = item.default_factory() if item.default_factory is not MISSING else item.default
             kind, optional = _kind(hints[item.name])
-            found.append(Option(group.name, item.name, kind, optional, default, item.metadata))
+            info = cast(SettingInfo, item.metadata)
+            found.append(Option(group.name, item.name, kind, optional, default, info))
     return tuple(found)
 
 
-def _kind(hint: Any) -> tuple[type, bool]:
+def _kind(hint: object) -> tuple[type, bool]:
     """Return the plain type of an annotation, and whether None is allowed."""
     if get_origin(hint) in (Union, types.UnionType):
         rest = [part for part in get_args(hint) if part is not type(None)]
         return _kind(rest[0])[0], True
     if get_origin(hint) is Literal:
         return str, False
-    return get_origin(hint) or hint, False
+    kind = get_origin(hint) or hint
+    assert isinstance(kind, type)
+    return kind, False
 
 
 def add_arguments(parser: argparse._ActionsContainer, groups: Iterable[str]) -> None:
@@ -261,7 +264,7 @@ def _check_range(option: Option, value: float, raw: object, where: str) -> None:
     if "above" in info and value <= info["above"]:
         raise SettingsError(f"{where}: must be above {info['above']}, not {raw!r}")
     if "minimum" in info and value < info["minimum"]:
-        low = size_text(info["minimum"]) if info.get("size") else info["minimum"]
+        low = size_text(int(info["minimum"])) if info.get("size") else info["minimum"]
         raise SettingsError(f"{where}: must be at least {low}, not {raw!r}")
     if "maximum" in info and value > info["maximum"]:
         raise SettingsError(f"{where}: must be at most {info['maximum']}, not {raw!r}")

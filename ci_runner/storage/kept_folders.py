@@ -17,8 +17,9 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypedDict
 
+from ci_runner.model.decode import trusted
 from ci_runner.storage.data_dir import write_beside
 from ci_runner.storage.safe_fs import Trash, move, opened_folder, read_plain_file
 from ci_runner.storage.scopes import user_scope
@@ -167,8 +168,11 @@ class KeptFolders:
         about, found = _read(project, _PROJECT), []
         for name in os.listdir(project):
             if name != _PROJECT:
-                with contextlib.suppress(OSError, KeyError), opened_folder(project, name) as folder:
-                    found.append(_kept(about["root"], about["job"], _read(folder, _INFO)))
+                with (
+                    contextlib.suppress(OSError, KeyError, ValueError),
+                    opened_folder(project, name) as folder,
+                ):
+                    found.append(_kept(str(about["root"]), str(about["job"]), _read(folder, _INFO)))
         return found
 
 
@@ -184,11 +188,25 @@ def _root_of(folder: Path) -> str | None:
     return None
 
 
-def _kept(root: str, job: str, info: Mapping[str, Any]) -> KeptFolder:
-    return KeptFolder(root, job, info["pattern"], info["files"], info["bytes"], info["at"], info["problem"])
+class _Info(TypedDict):
+    """The content of `info.json`; see `KeptFolder`."""
+
+    pattern: str
+    files: int
+    bytes: int
+    at: float
+    problem: str | None
 
 
-def _described(kept: KeptFolder) -> dict[str, Any]:
+def _kept(root: str, job: str, info: Mapping[str, object]) -> KeptFolder:
+    """Raises ValueError if it is not what `_described` returned."""
+    found = trusted(info, _Info)
+    return KeptFolder(
+        root, job, found["pattern"], found["files"], found["bytes"], found["at"], found["problem"]
+    )
+
+
+def _described(kept: KeptFolder) -> _Info:
     return {
         "pattern": kept.pattern,
         "files": kept.files,
@@ -202,7 +220,7 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _read(folder: int, name: str) -> dict[str, Any]:
+def _read(folder: int, name: str) -> dict[str, object]:
     """Return a JSON object that only the runner can have written; {} if there is none."""
     with contextlib.suppress(ValueError):
         found = json.loads(read_plain_file(folder, name, _LIMIT) or b"{}")
@@ -211,6 +229,6 @@ def _read(folder: int, name: str) -> dict[str, Any]:
     return {}
 
 
-def _write(folder: Path, name: str, content: Mapping[str, Any]) -> None:
+def _write(folder: Path, name: str, content: Mapping[str, object]) -> None:
     with write_beside(folder / name, json.dumps(content)) as made:
         made.replace(folder / name)

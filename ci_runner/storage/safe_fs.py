@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -104,6 +104,8 @@ class Walk:
     limit: int = sys.maxsize
     #: Maximum levels of folders; deeper ones are left out.
     depth: int = sys.maxsize
+    #: Decides, once a folder was yielded, whether it is visited; in a huge folder it may be asked again.
+    enters: Callable[[Entry], bool] = lambda entry: True
     #: Whether everything was visited; known at the end.
     complete: bool = field(default=True, init=False)
     seen: int = field(default=0, init=False)
@@ -150,12 +152,12 @@ class Walk:
                     except OSError:
                         continue
                     found = Entry(level.prefix + entry.name, status, here, entry.name)
-                    if found.is_folder:
+                    yield found
+                    if found.is_folder and self.enters(found):
                         if len(levels) < self.depth:
                             level.add(entry.name)
                         else:
                             self.complete = False
-                    yield found
         except OSError:
             self.complete = False
         level.sort()
@@ -167,7 +169,9 @@ class Walk:
             with os.scandir(here) as entries:
                 for entry in entries:
                     if entry.name > after and entry.is_dir(follow_symlinks=False):
-                        level.add(entry.name)
+                        status = os.stat(entry.name, dir_fd=here, follow_symlinks=False)
+                        if self.enters(Entry(level.prefix + entry.name, status, here, entry.name)):
+                            level.add(entry.name)
         except OSError:
             self.complete = False
         level.sort()

@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from ci_runner.errors import InvalidSubmission
 from ci_runner.model.path_checks import MAX_PATH_BYTES, check_paths, path_problem, shown
@@ -213,17 +213,39 @@ class _Member:
     header: int
 
 
+class _Line(NamedTuple):
+    """The fixed part of a line of the central directory."""
+
+    signature: bytes
+    version_made_by: int
+    version_needed: int
+    flags: int
+    method: int
+    time: int
+    date: int
+    crc: int
+    packed: int
+    size: int
+    name_length: int
+    extra_length: int
+    comment_length: int
+    disk: int
+    internal: int
+    external: int
+    header: int
+
+
 def _members(directory: bytes, count: int) -> Iterator[_Member]:
     position = 0
     for _ in range(count):
         if position + _CENTRAL.size > len(directory):
             raise InvalidSubmission("file: not a valid zip archive (its directory is cut off)")
-        head = _CENTRAL.unpack_from(directory, position)
+        head = _Line._make(_CENTRAL.unpack_from(directory, position))
         position += _CENTRAL.size
-        name_end = position + head[10]
-        extra_end = name_end + head[11]
+        name_end = position + head.name_length
+        extra_end = name_end + head.extra_length
         member = _member(head, directory[position:name_end], directory[name_end:extra_end])
-        position = extra_end + head[12]
+        position = extra_end + head.comment_length
         if position > len(directory):
             raise InvalidSubmission("file: not a valid zip archive (its directory is cut off)")
         yield member
@@ -231,18 +253,18 @@ def _members(directory: bytes, count: int) -> Iterator[_Member]:
         raise InvalidSubmission("file: not a valid zip archive (its directory holds more than it declares)")
 
 
-def _member(head: tuple[Any, ...], raw_name: bytes, extra: bytes) -> _Member:
+def _member(head: _Line, raw_name: bytes, extra: bytes) -> _Member:
     """Check one line of the directory by itself."""
-    signature, _, version, flags, method, _, _, crc, packed, size, _, _, _, disk, _, external, header = head
-    if signature != b"PK\x01\x02":
+    version, flags, method, external = head.version_needed, head.flags, head.method, head.external
+    if head.signature != b"PK\x01\x02":
         raise InvalidSubmission("file: not a valid zip archive (its directory is damaged)")
     try:
         name = raw_name.decode()
     except UnicodeDecodeError as error:
         raise _refusal(raw_name.decode("latin-1"), "has a name that is not UTF-8") from error
-    size, packed, header = _widened(name, extra, size, packed, header)
+    size, packed, header = _widened(name, extra, head.size, head.packed, head.header)
     problem = path_problem(name.removesuffix("/"))
-    if problem is None and disk:
+    if problem is None and head.disk:
         problem = "is in another part of a split archive"
     if problem is None and flags & _FORBIDDEN_FLAGS:
         problem = "is encrypted"
@@ -259,7 +281,7 @@ def _member(head: tuple[Any, ...], raw_name: bytes, extra: bytes) -> _Member:
         problem = "declares two different sizes"
     if problem is not None:
         raise _refusal(name, problem)
-    return _Member(name, raw_name, flags, method, crc, packed, size, external >> 16, header)
+    return _Member(name, raw_name, flags, method, head.crc, packed, size, external >> 16, header)
 
 
 def _widened(name: str, extra: bytes, *values: int) -> tuple[int, int, int]:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import builtins
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
+
+import peewee
 
 from ci_runner.model.job import Artifact
 from ci_runner.store.database import Database
+from ci_runner.store.rows import StoredArtifact
 from ci_runner.store.schema import ArtifactRow
 
 #: Rows per insert statement: nine parameters each, and SQLite before 3.32 takes at most 999.
@@ -38,21 +41,23 @@ class Artifacts:
         """Return what the job did to files of the project, ordered by path; empty as `list` is."""
         return self._list(job_id, ArtifactRow.change.is_null(False))
 
-    def _list(self, job_id: str, condition: Any) -> builtins.list[Artifact]:
+    def _list(self, job_id: str, condition: peewee.ColumnBase) -> builtins.list[Artifact]:
         query = ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id, condition)
-        return [Artifact(**row) for row in self._database.rows(query.order_by(ArtifactRow.path))]
+        return [
+            Artifact(**row) for row in self._database.rows(query.order_by(ArtifactRow.path), StoredArtifact)
+        ]
 
     def get(self, job_id: str, path: str) -> Artifact | None:
         """Return the file with exactly this path, an artifact or a change, or None."""
         row = self._database.first(
-            ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id, ArtifactRow.path == path)
+            ArtifactRow.select(*_COLUMNS).where(ArtifactRow.job_id == job_id, ArtifactRow.path == path),
+            StoredArtifact,
         )
         return Artifact(**row) if row is not None else None
 
     def bytes_of(self, user_id: str) -> int:
         """Return the total bytes of all artifacts of a user's jobs; equal contents count each time."""
-        found = self._database.sql(_BYTES, (user_id,))
-        return int(found[0][0])
+        return self._database.integer(_BYTES, (user_id,))
 
     def prune(self, now: dt.datetime) -> int:
         """Delete artifacts past their date and return how many; unreferenced contents are collected later."""

@@ -13,9 +13,9 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeAlias, TypeVar
 
 import peewee
 
@@ -25,6 +25,12 @@ from ci_runner.store.encryption import Encryption
 
 _NORMAL: Final = 1
 _FULL: Final = 2
+
+#: A value as SQLite returns and takes it.
+Value: TypeAlias = "int | float | str | bytes | None"
+
+RowT = TypeVar("RowT", bound=Mapping[str, object])
+T = TypeVar("T")
 
 #: The write-ahead log is moved into the database file when it exceeds this size (bytes).
 CHECKPOINT_BYTES: Final = 16 << 20
@@ -68,13 +74,13 @@ class _SqliteDatabase(peewee.SqliteDatabase):
         self._uses: dict[threading.Thread, int] = {}
         self._shut = False
 
-    def _connect(self) -> Any:
+    def _connect(self) -> sqlite3.Connection:
         if self._shut:
             raise StoreError("the store is closed")
         # Private regardless of the umask and the folder; SQLite gives its -wal and -shm files the same mode.
         with contextlib.suppress(OSError):  # the connection below reports the error
             create_private(self._private_path)
-        connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
+        connection: sqlite3.Connection = super()._connect()  # type: ignore[misc]  # missing in the stubs
         with self._known_lock:
             gone = [thread for thread in self._known if not thread.is_alive()]
             stale = [self._known.pop(thread) for thread in gone]
@@ -150,41 +156,55 @@ class Database:
 
     # -- queries
 
-    def rows(self, query: Any) -> list[dict[str, Any]]:
-        """Return all rows of a select as field name → Python value."""
+    def rows(self, query: peewee.Query, kind: type[RowT]) -> list[RowT]:
+        """Return all rows of a select as field name → Python value; `kind`, of `rows`, has exactly these fields."""
         with self._translated():
-            return list(query.dicts().execute(self._database))
+            found: list[RowT] = list(query.dicts().execute(self._database))
+        if found and found[0].keys() != kind.__annotations__.keys():
+            raise TypeError(
+                f"the query selects {', '.join(found[0])}, which are not those of {kind.__name__}"
+            )
+        return found
 
-    def first(self, query: Any) -> dict[str, Any] | None:
-        """Return the first row of a select, or None."""
-        return next(iter(self.rows(query.limit(1))), None)
+    def first(self, query: peewee.Query, kind: type[RowT]) -> RowT | None:
+        """Return the first row of a select, or None; `kind` as for `rows`."""
+        return next(iter(self.rows(query.limit(1), kind)), None)
 
-    def scalar(self, query: Any) -> Any:
-        """Return the first column of the first row, unconverted."""
-        with self._translated():
-            return query.scalar(self._database)
+    def integer(self, query: peewee.SelectBase | str, parameters: Sequence[Value] = ()) -> int:
+        """Return the number in the first column of the first row of a select, or of plain SQL."""
+        if isinstance(query, str):
+            found: object = self.sql(query, parameters)[0][0]
+        else:
+            with self._translated():
+                found = query.scalar(self._database)
+        if not isinstance(found, int):
+            raise TypeError(f"the query returned {type(found).__name__}, not a number")
+        return found
 
-    def stream(self, query: Any) -> Generator[tuple[Any, ...], None, None]:
-        """Yield rows unconverted, one by one, reading only as far as needed. Exhaust or `close` the generator."""
+    def stream(self, query: peewee.Query, make: Callable[[tuple[Value, ...]], T]) -> Generator[T, None, None]:
+        """Yield what `make` returns for each row, unconverted and one by one, reading only as far as needed.
+
+        Exhaust or `close` the generator.
+        """
         with self._translated(), contextlib.closing(self._execute(query)) as cursor:
-            yield from cursor
+            yield from map(make, cursor)
 
-    def run(self, query: Any) -> int:
+    def run(self, query: peewee.Query) -> int:
         """Execute an update or delete inside `write`; return how many rows it affected."""
         with self._translated():
             return int(query.execute(self._database))
 
-    def insert(self, query: Any) -> None:
+    def insert(self, query: peewee.Query) -> None:
         """Execute an insert inside `write`; a broken constraint raises `peewee.IntegrityError`."""
         with self._translated():
             query.execute(self._database)
 
-    def insert_rows(self, model: type[peewee.Model], rows: Sequence[Sequence[Any]]) -> None:
+    def insert_rows(self, model: type[peewee.Model], rows: Sequence[Sequence[Value]]) -> None:
         """Insert rows of plain values in the order of the model's fields, inside `write`.
 
         For many small rows: building an `insert_many` statement costs several times its execution.
         """
-        meta: Any = model._meta
+        meta = model._meta
         names = ", ".join(f'"{field.column_name}"' for field in meta.sorted_fields)
         marks = ", ".join([self._database.param] * len(meta.sorted_fields))
         with self._translated():
@@ -194,7 +214,7 @@ class Database:
             cursor.executemany(f'INSERT INTO "{meta.table_name}" ({names}) VALUES ({marks})', rows)  # noqa: S608
             cursor.close()
 
-    def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    def execute_many(self, statement: str, rows: Sequence[Sequence[Value]]) -> None:
         """Execute one statement, with ``?`` for values, for many rows, inside `write`."""
         with self._translated():
             open_cursor: Callable[[], sqlite3.Cursor] = self._database.cursor
@@ -202,23 +222,23 @@ class Database:
             cursor.executemany(statement.replace("?", self._database.param), rows)
             cursor.close()
 
-    def compiled(self, query: Any) -> tuple[str, tuple[Any, ...]]:
+    def compiled(self, query: peewee.Query) -> tuple[str, tuple[Value, ...]]:
         """Return statement and parameters of a query, for `sql`.
 
         For repeated queries: building a statement costs several times its execution.
         """
-        context: Any = self._database.get_sql_context()
-        statement, parameters = context.sql(query).query()
+        compile_query: Callable[[peewee.Query], peewee.Context] = self._database.get_sql_context().sql
+        statement, parameters = compile_query(query).query()
         return str(statement), tuple(parameters)
 
-    def sql(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    def sql(self, statement: str, parameters: Sequence[Value] = ()) -> list[tuple[Value, ...]]:
         """Execute plain SQL, for migrations and pragmas."""
         with self._translated():
-            execute: Callable[..., sqlite3.Cursor] = self._database.execute_sql
+            execute: Callable[[str, Sequence[Value]], sqlite3.Cursor] = self._database.execute_sql
             return execute(statement, parameters).fetchall()
 
-    def _execute(self, query: Any) -> sqlite3.Cursor:
-        execute: Callable[[Any], sqlite3.Cursor] = self._database.execute
+    def _execute(self, query: peewee.Query) -> sqlite3.Cursor:
+        execute: Callable[[peewee.Query], sqlite3.Cursor] = self._database.execute
         return execute(query)
 
     @contextlib.contextmanager

@@ -9,8 +9,8 @@ import contextlib
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from typing import Final, NamedTuple
 
 from ci_runner import failpoints
 from ci_runner.errors import Conflict, NotFound
@@ -18,6 +18,7 @@ from ci_runner.model.job import JobEvent, ParsedFields, format_time, utcnow
 from ci_runner.store import test_results
 from ci_runner.store.database import Database
 from ci_runner.store.lease import Lease
+from ci_runner.store.rows import Id, JobEnd, LastSeq, StoredSpool
 from ci_runner.store.schema import (
     EventRow,
     FeedRow,
@@ -59,6 +60,13 @@ class Sendable:
     text: str
 
 
+class _StoredEvent(NamedTuple):
+    seq: int
+    type: str
+    at: int
+    body: str
+
+
 class Events:
     """Stored events (`store.events`)."""
 
@@ -87,7 +95,7 @@ class Events:
             self._lease.require(epoch)
             job = _require_job(self._database, job_id)
             if job["end_time"] is not None:
-                return int(job["last_seq"])
+                return job["last_seq"]
             if expected is not None and self.position(job_id, attempt) != expected:
                 raise Conflict("These bytes of the attempt's output are stored already")
             newest = append_inside(self._database, job_id, job["last_seq"], events, job["run_id"])
@@ -112,10 +120,10 @@ class Events:
     def position(self, job_id: str, attempt: int) -> SpoolPosition:
         """Return how far the attempt's spool is stored; zero if it was never read."""
         row = self._database.first(
-            SpoolRow.select().where(SpoolRow.job_id == job_id, SpoolRow.attempt == attempt)
+            SpoolRow.select().where(SpoolRow.job_id == job_id, SpoolRow.attempt == attempt), StoredSpool
         )
         return (
-            SpoolPosition(**{item.name: row[item.name] for item in fields(SpoolPosition)})
+            SpoolPosition(row["frames"], row["stdout"], row["stderr"], row["records"], row["terminal"])
             if row
             else SpoolPosition()
         )
@@ -135,20 +143,19 @@ class Events:
         """
         return [_from_row(*row) for row in self._rows(job_id, seq, limit, max_bytes)]
 
-    def _rows(self, job_id: str, seq: int, limit: int, max_bytes: int) -> list[tuple[int, str, int, str]]:
-        """Return number, type, time and body of each event."""
+    def _rows(self, job_id: str, seq: int, limit: int, max_bytes: int) -> list[_StoredEvent]:
         query = (
             EventRow.select(EventRow.seq, EventRow.type, EventRow.at, EventRow.body)
             .where(EventRow.job_id == job_id, EventRow.seq > seq)
             .order_by(EventRow.seq)
             .limit(limit)
         )
-        found: list[tuple[int, str, int, str]] = []
+        found: list[_StoredEvent] = []
         size = 0
-        with contextlib.closing(self._database.stream(query)) as rows:
+        with contextlib.closing(self._database.stream(query, _StoredEvent._make)) as rows:
             for row in rows:
                 found.append(row)
-                size += len(row[3])
+                size += len(row.body)
                 if size >= max_bytes:
                     break
         return found
@@ -168,7 +175,7 @@ class Events:
         pruned = 0
         while True:
             ended = JobRow.select(JobRow.id).where(JobRow.end_time < older_than, JobRow.log_bytes > 0)
-            ids = [row["id"] for row in self._database.rows(ended.limit(_PRUNED_JOBS))]
+            ids = [row["id"] for row in self._database.rows(ended.limit(_PRUNED_JOBS), Id)]
             if not ids:
                 return pruned
             with self._database.write(durable=False):
@@ -217,7 +224,7 @@ def feed_inside(
 ) -> None:
     """Add `number` events of a job, or one event of the run itself, to the run's feed, inside a transaction."""
     database.run(RunRow.update(last_seq=RunRow.last_seq + number).where(RunRow.id == run_id))
-    row = database.first(RunRow.select(RunRow.last_seq).where(RunRow.id == run_id))
+    row = database.first(RunRow.select(RunRow.last_seq).where(RunRow.id == run_id), LastSeq)
     if row is None:
         return
     database.insert(
@@ -233,9 +240,9 @@ def feed_inside(
     )
 
 
-def _require_job(database: Database, job_id: str) -> dict[str, Any]:
+def _require_job(database: Database, job_id: str) -> JobEnd:
     job = database.first(
-        JobRow.select(JobRow.last_seq, JobRow.end_time, JobRow.run_id).where(JobRow.id == job_id)
+        JobRow.select(JobRow.last_seq, JobRow.end_time, JobRow.run_id).where(JobRow.id == job_id), JobEnd
     )
     if job is None:
         raise NotFound("Job not found", job_id)

@@ -10,7 +10,7 @@ import builtins
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import peewee
 
@@ -25,6 +25,16 @@ from ci_runner.store.database import Database
 from ci_runner.store.events import append_inside
 from ci_runner.store.lease import Lease
 from ci_runner.store.row_cache import Decoder
+from ci_runner.store.rows import (
+    FirstSubmission,
+    Id,
+    JobChanges,
+    JobTurn,
+    Newest,
+    OpenJob,
+    OwnedJob,
+    StoredJob,
+)
 from ci_runner.store.schema import (
     JobRow,
     JobSecretRow,
@@ -38,6 +48,9 @@ from ci_runner.store.schema import (
 from ci_runner.store.test_results import counts_inside
 from pytest_remote_ci.wire.protocol import PHASES, TERMINAL_STATUSES, Phase, Status
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _CREATE_BEFORE = failpoints.register("store.jobs.create.before", "job written, not committed")
 _CREATE_AFTER = failpoints.register("store.jobs.create.after", "job committed, not yet answered")
 _ADVANCE_BEFORE = failpoints.register("store.jobs.advance.before", "phase written, not committed")
@@ -45,47 +58,22 @@ _ADVANCE_AFTER = failpoints.register("store.jobs.advance.after", "phase committe
 _FINISH_BEFORE = failpoints.register("store.jobs.finish.before", "outcome written, not committed")
 _FINISH_AFTER = failpoints.register("store.jobs.finish.after", "outcome committed")
 
-#: The fields that `advance` may change; other fields have other writers.
-_CHANGEABLE: Final = frozenset(
-    {
-        "status",
-        "phase",
-        "phase_since",
-        "start_time",
-        "container_id",
-        "zip_file_path",
-        "reason",
-        "workspace",
-        "attempt",
-        "building",
-        "environment",
-        "stop_intent",
-        "stop_requested_at",
-        "counts",
-    }
-)
+_CHANGEABLE: Final = frozenset(JobChanges.__annotations__)
 _NOT_STORED: Final = frozenset({"events", "queue_position"})
 #: Columns of `Job`'s fields; the queue's order needs only the second list.
 JOB_COLUMNS: Final = tuple(
     getattr(JobRow, name) for name in Job.__dataclass_fields__ if name not in _NOT_STORED
 )
-_TURN_COLUMNS: Final = tuple(
-    getattr(JobRow, name)
-    for name in (
-        "id",
-        "user_id",
-        "status",
-        "phase",
-        "priority",
-        "submitted_at",
-        "building",
-        "cancel_requested_at",
-    )
-)
-_READ: Final = reader(JOB_COLUMNS)
+_TURN_COLUMNS: Final = tuple(getattr(JobRow, name) for name in JobTurn.__annotations__)
+_READ: Final = reader(JOB_COLUMNS, StoredJob)
 _PAGE: Final = 1000
 #: Ids per statement; SQLite before 3.32 takes at most 999 parameters.
 _IDS: Final = 300
+
+
+class _Served(NamedTuple):
+    user_id: str
+    at: int
 
 
 class Jobs:
@@ -127,7 +115,8 @@ class Jobs:
                 first = self._database.first(
                     JobRow.select(JobRow.id, JobRow.body_digest).where(
                         JobRow.user_id == job.user_id, JobRow.idempotency_key == idempotency_key
-                    )
+                    ),
+                    FirstSubmission,
                 )
                 if first is not None and first["body_digest"] != body_digest:
                     raise Conflict("This Idempotency-Key was used for another submission")
@@ -165,7 +154,7 @@ class Jobs:
         query = JobRow.select(*JOB_COLUMNS).where(JobRow.id == job_id)
         if user_id is not None:
             query = query.where(JobRow.user_id == user_id)
-        row = self._database.first(query)
+        row = self._database.first(query, StoredJob)
         return self._with_positions([row])[0] if row else None
 
     def list(
@@ -201,7 +190,7 @@ class Jobs:
                 | ((JobRow.submitted_at == last.submitted_at) & (JobRow.id < before))
             )
         select = select.order_by(JobRow.submitted_at.desc(), JobRow.id.desc())
-        return self._with_positions(self._database.rows(select.limit(max(0, min(limit, _PAGE)))))
+        return self._with_positions(self._database.rows(select.limit(max(0, min(limit, _PAGE))), StoredJob))
 
     def secrets(self, job_id: str) -> dict[str, str]:
         """Return the values of the job's own secrets; empty once it is over. Raises `SecretsUnreadable`."""
@@ -215,7 +204,7 @@ class Jobs:
             query = JobRow.select(JobRow.id, JobRow.last_seq).where(
                 JobRow.id.in_(wanted[start : start + _IDS])
             )
-            found.update({row["id"]: row["last_seq"] for row in self._database.rows(query)})
+            found.update({row["id"]: row["last_seq"] for row in self._database.rows(query, Newest)})
         return found
 
     def count_waiting(self, user_id: str) -> int:
@@ -223,7 +212,7 @@ class Jobs:
         waiting = JobRow.select(peewee.fn.COUNT(JobRow.id)).where(
             JobRow.end_time.is_null(), JobRow.phase == "queued", JobRow.user_id == user_id
         )
-        return int(self._database.scalar(waiting))
+        return self._database.integer(waiting)
 
     def open(self) -> builtins.list[Job]:
         """Return all jobs that are not over, oldest submission first, without queue positions."""
@@ -235,17 +224,20 @@ class Jobs:
 
     def served(self) -> dict[str, dt.datetime]:
         """Return user id → when a job of the user last left the queue; missing if none ever did."""
-        return {row[0]: from_micros(row[1]) for row in self._database.sql(*self._served)}
+        return {
+            served.user_id: from_micros(served.at)
+            for served in map(_Served._make, self._database.sql(*self._served))
+        }
 
     def queue(self) -> dict[str, int]:
         """Return job id → place in the queue, from 1; jobs about to be cancelled have none."""
-        rows = self._database.rows(JobRow.select(*_TURN_COLUMNS).where(JobRow.end_time.is_null()))
+        rows = self._database.rows(JobRow.select(*_TURN_COLUMNS).where(JobRow.end_time.is_null()), JobTurn)
         jobs = [Job(**row) for row in rows]
         waiting = [job for job in jobs if job.phase == "queued" and job.cancel_requested_at is None]
         order = fair_order(waiting, self.served(), running_per_user(jobs))
         return {job.id: place for place, job in enumerate(order, 1)}
 
-    def _with_positions(self, rows: Sequence[dict[str, Any]]) -> builtins.list[Job]:
+    def _with_positions(self, rows: Sequence[StoredJob]) -> builtins.list[Job]:
         waiting = any(row["end_time"] is None and row["phase"] == "queued" for row in rows)
         places = self.queue() if waiting else {}
         return [Job(**row, queue_position=places.get(row["id"])) for row in rows]
@@ -259,7 +251,7 @@ class Jobs:
         expect: Phase | Sequence[Phase],
         *,
         events: Sequence[JobEvent] = (),
-        **changes: Any,
+        **changes: Unpack[JobChanges],
     ) -> bool:
         """Change fields of a job that is not over and in one of the phases `expect`; else return False.
 
@@ -275,24 +267,24 @@ class Jobs:
             row = self._database.first(
                 JobRow.select(JobRow.last_seq, JobRow.user_id, JobRow.run_id).where(
                     JobRow.id == job_id, JobRow.end_time.is_null(), JobRow.phase.in_(phases)
-                )
+                ),
+                OwnedJob,
             )
             if row is None:
                 return False
             if changes:
                 self._database.run(JobRow.update(**changes).where(JobRow.id == job_id))
-            if changes.get("start_time") is not None and row["user_id"] is not None:
-                self._database.run(
-                    UserRow.update(served_at=changes["start_time"]).where(UserRow.id == row["user_id"])
-                )
-            if changes.get("start_time") is not None and row["run_id"] is not None:
-                self._start_run(row["run_id"], changes["start_time"])
+            started = changes.get("start_time")
+            if started is not None and row["user_id"] is not None:
+                self._database.run(UserRow.update(served_at=started).where(UserRow.id == row["user_id"]))
+            if started is not None and row["run_id"] is not None:
+                self._start_run(row["run_id"], started)
             append_inside(self._database, job_id, row["last_seq"], events, row["run_id"])
             failpoints.hit(_ADVANCE_BEFORE)
         failpoints.hit(_ADVANCE_AFTER)
         return True
 
-    def update(self, job_id: str, **changes: Any) -> bool:
+    def update(self, job_id: str, **changes: Unpack[JobChanges]) -> bool:
         """Call `advance` without a lease, from any phase, keeping phase and status in step; for `JobRepository`."""
         if "status" in changes:
             changes["phase"] = "queued" if changes["status"] == "queued" else "testing"
@@ -307,7 +299,7 @@ class Jobs:
         events: Sequence[JobEvent] = (),
         end_time: dt.datetime | None = None,
         artifacts: Sequence[Artifact] = (),
-        more: Mapping[str, Any] = MappingProxyType({}),
+        more: Mapping[str, object] = MappingProxyType({}),
     ) -> bool:
         """End the job, durably and in one transaction; return False if it is already over.
 
@@ -329,7 +321,8 @@ class Jobs:
             row = self._database.first(
                 JobRow.select(JobRow.last_seq, JobRow.run_id).where(
                     JobRow.id == job_id, JobRow.end_time.is_null()
-                )
+                ),
+                OpenJob,
             )
             if row is None:
                 return False
@@ -374,7 +367,7 @@ class Jobs:
         """Return ended jobs with a pending notification (see `mark_notified`), in the order they ended."""
         waiting = OutboxRow.select(OutboxRow.job_id)
         query = JobRow.select(*JOB_COLUMNS).where(JobRow.id.in_(waiting)).order_by(JobRow.end_time)
-        return [Job(**row) for row in self._database.rows(query)]
+        return [Job(**row) for row in self._database.rows(query, StoredJob)]
 
     def mark_notified(self, job_id: str, epoch: int) -> None:
         """Delete the job's pending notification: every plugin has handled it."""
@@ -386,7 +379,8 @@ class Jobs:
         """Delete the user's jobs that are over, with their events; return them as they were."""
         over = (JobRow.user_id == user_id) & JobRow.end_time.is_null(False)
         with self._database.write():
-            jobs = [Job(**row) for row in self._database.rows(JobRow.select(*JOB_COLUMNS).where(over))]
+            query = JobRow.select(*JOB_COLUMNS).where(over)
+            jobs = [Job(**row) for row in self._database.rows(query, StoredJob)]
             self._database.run(JobRow.delete().where(over))
         return jobs
 
@@ -402,7 +396,7 @@ class Jobs:
 
     def _require(self, job_id: str) -> Job:
         """Return the job without its place in the queue, which would take too long under the write lock."""
-        row = self._database.first(JobRow.select(*JOB_COLUMNS).where(JobRow.id == job_id))
+        row = self._database.first(JobRow.select(*JOB_COLUMNS).where(JobRow.id == job_id), StoredJob)
         if row is None:
             raise NotFound("Job not found", job_id)
         return Job(**row)
@@ -411,7 +405,7 @@ class Jobs:
         if user_id is None:
             return
         known = self._database.first(
-            UserRow.select(UserRow.id).where(UserRow.id == user_id, UserRow.deleted_at.is_null())
+            UserRow.select(UserRow.id).where(UserRow.id == user_id, UserRow.deleted_at.is_null()), Id
         )
         if known is None:
             raise NotFound("User not found", user_id)
@@ -433,7 +427,7 @@ def insert_inside(
     append_inside(database, job.id, 0, job.events, job.run_id)
 
 
-def _require_changeable(changes: dict[str, Any]) -> None:
+def _require_changeable(changes: JobChanges) -> None:
     foreign = sorted(changes.keys() - _CHANGEABLE)
     if foreign or changes.get("status") in TERMINAL_STATUSES:
         raise TypeError(f"advance cannot change {', '.join(foreign) or 'to a terminal status'}")

@@ -10,6 +10,7 @@ import peewee
 from ci_runner.errors import Conflict, NotFound
 from ci_runner.model.job import APIKey
 from ci_runner.store.database import Database
+from ci_runner.store.rows import Id, StoredKey
 from ci_runner.store.schema import KeyRow, UserRow
 
 _NAMES = tuple(APIKey.__dataclass_fields__)
@@ -26,7 +27,7 @@ class Keys:
         """Store a new key and return it as stored; a known hash or id raises `Conflict`, an unknown user `NotFound`."""
         user = UserRow.select(UserRow.id).where(UserRow.id == key.user_id, UserRow.deleted_at.is_null())
         with self._database.write():
-            if self._database.first(user) is None:
+            if self._database.first(user, Id) is None:
                 raise NotFound("User not found", key.user_id)
             try:
                 self._database.insert(KeyRow.insert(**{name: getattr(key, name) for name in _NAMES}))
@@ -48,7 +49,8 @@ class Keys:
         if user_id is not None:
             query = query.where(KeyRow.user_id == user_id)
         return [
-            APIKey(**row) for row in self._database.rows(query.order_by(KeyRow.created_at.desc(), KeyRow.id))
+            APIKey(**row)
+            for row in self._database.rows(query.order_by(KeyRow.created_at.desc(), KeyRow.id), StoredKey)
         ]
 
     def revoke(self, key_id: str) -> APIKey:
@@ -73,5 +75,5 @@ class Keys:
         return key
 
     def _find(self, condition: peewee.Expression) -> APIKey | None:
-        row = self._database.first(KeyRow.select(*_COLUMNS).where(condition))
+        row = self._database.first(KeyRow.select(*_COLUMNS).where(condition), StoredKey)
         return APIKey(**row) if row else None

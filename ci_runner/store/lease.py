@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ci_runner.errors import LeaseLost
 from ci_runner.model.job import utcnow
 from ci_runner.store.database import Database
+from ci_runner.store.rows import StoredLease
 from ci_runner.store.schema import LeaseRow
 
 
@@ -40,7 +41,7 @@ class Lease:
                 LeaseRow.update(epoch=LeaseRow.epoch + 1, holder=holder, acquired_at=now, heartbeat_at=now)
             )
             self._database.must_checkpoint = True  # the previous holder may have left a due checkpoint
-            return int(self._database.scalar(LeaseRow.select(LeaseRow.epoch)))
+            return self._database.integer(LeaseRow.select(LeaseRow.epoch))
 
     def heartbeat(self, epoch: int) -> None:
         """Store that the holder of `epoch` is alive, and checkpoint the write-ahead log (the holder's duty).
@@ -54,7 +55,7 @@ class Lease:
 
     def read(self) -> LeaseState:
         """Return the present lease."""
-        row = self._database.first(LeaseRow.select())
+        row = self._database.first(LeaseRow.select(), StoredLease)
         assert row is not None, "made by the first migration"
         return LeaseState(row["epoch"], row["holder"], row["acquired_at"], row["heartbeat_at"])
 
@@ -66,6 +67,6 @@ class Lease:
         """
         if epoch is None:
             return
-        present = self._database.scalar(LeaseRow.select(LeaseRow.epoch))
+        present = self._database.integer(LeaseRow.select(LeaseRow.epoch))
         if present != epoch:
             raise LeaseLost(f"the lease of epoch {epoch} is lost: the present epoch is {present}")

@@ -182,7 +182,7 @@ def version(database: Database) -> int:
         if tables:
             raise StoreError(f"{database.path} is a database of another program")
         return 0
-    return int(database.sql("SELECT COALESCE(MAX(number), 0) FROM schema_history")[0][0])
+    return database.integer("SELECT COALESCE(MAX(number), 0) FROM schema_history")
 
 
 def newest(migrations: tuple[Migration, ...] = MIGRATIONS) -> int:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import peewee
 
 from ci_runner.model.job import JobEvent
 from ci_runner.store.database import Database
 from ci_runner.store.events import Events
+from ci_runner.store.rows import FeedEntry
 from ci_runner.store.schema import FeedRow, JobRow
 
 
@@ -63,7 +63,7 @@ class Feed:
                 seq = max(seq, last)
         return found
 
-    def _rows(self, run_id: str, seq: int, limit: int) -> list[dict[str, Any]]:
+    def _rows(self, run_id: str, seq: int, limit: int) -> list[FeedEntry]:
         """Return the rows with events above `seq`; the first row may begin before `seq`."""
         query = (
             FeedRow.select(FeedRow, JobRow.planned)
@@ -72,29 +72,31 @@ class Feed:
             .order_by(FeedRow.seq)
             .limit(limit)
         )
-        rows = self._database.rows(query)
+        rows = self._database.rows(query, FeedEntry)
         before = (
             FeedRow.select(FeedRow, JobRow.planned)
             .join(JobRow, peewee.JOIN.LEFT_OUTER, on=(JobRow.id == FeedRow.job_id))
             .where(FeedRow.run_id == run_id, FeedRow.seq <= seq)
             .order_by(FeedRow.seq.desc())
         )
-        first = self._database.first(before)
+        first = self._database.first(before, FeedEntry)
         return [first, *rows] if first and first["seq"] + first["number"] - 1 > seq else rows
 
-    def _items(self, row: dict[str, Any], seq: int, limit: int, max_bytes: int) -> list[FeedItem]:
+    def _items(self, row: FeedEntry, seq: int, limit: int, max_bytes: int) -> list[FeedItem]:
         if row["body"] is not None:
             body = json.loads(row["body"])
             event = JobEvent(
                 body.pop("type"), success=body.pop("success", None), timestamp=row["at"], fields=body
             )
             return [FeedItem(row["seq"], event)]
+        job_id = row["job_id"]
+        assert job_id is not None, "an entry without a body stands for events of a job"
         offset = row["first"] - row["seq"]
         begin = max(seq, row["seq"] - 1) + offset
         last = row["seq"] + row["number"] - 1 + offset
-        events = self._events.after(row["job_id"], begin, min(limit, last - begin), max(1, max_bytes))
+        events = self._events.after(job_id, begin, min(limit, last - begin), max(1, max_bytes))
         return [
-            FeedItem(event.seq - offset, event, row["job_id"], row["planned"])
+            FeedItem(event.seq - offset, event, job_id, row["planned"])
             for event in events
             if event.seq <= last
         ]

@@ -12,7 +12,7 @@ import datetime as dt
 import json
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import peewee
 
@@ -28,8 +28,9 @@ from ci_runner.store.database import Database
 from ci_runner.store.events import feed_inside
 from ci_runner.store.jobs import JOB_COLUMNS, insert_inside
 from ci_runner.store.lease import Lease
+from ci_runner.store.rows import FirstSubmission, Id, Newest, RunState, StoredJob, StoredRun
 from ci_runner.store.schema import JobRow, RunJobRow, RunRow, RunSecretRow, UserRow, from_micros
-from pytest_remote_ci.wire.protocol import Status
+from pytest_remote_ci.wire.protocol import Phase, Status
 
 _CREATE_BEFORE = failpoints.register("store.runs.create.before", "run written, not committed")
 _CREATE_AFTER = failpoints.register("store.runs.create.after", "run committed, not yet answered")
@@ -52,6 +53,42 @@ _DURATIONS: Final = """
 SELECT j.planned, j.start_time, j.end_time FROM jobs j WHERE j.success AND j.start_time IS NOT NULL AND j.run_id IN
   (SELECT id FROM runs WHERE user_id = ? AND pipeline = ? ORDER BY number DESC LIMIT ?)
 """
+
+
+class _Planned(NamedTuple):
+    """A row of `_FACTS`."""
+
+    name: str
+    job_id: str | None
+    retry: int
+    dropped: str | None
+    cancelled_by: str | None
+    reused: int
+    status: Status | None
+    phase: Phase | None
+    success: int | None
+    exit_code: int | None
+    reason: str | None
+    cancel_requested_at: int | None
+    halted_by: str | None
+    started: int | None
+
+
+class _Past(NamedTuple):
+    """A row of `_DURATIONS`."""
+
+    name: str
+    began: int
+    ended: int
+
+
+class _RunFields(RunState):
+    plan: Plan
+
+
+class _Open(NamedTuple):
+    id: str
+    version: int
 
 
 class Runs:
@@ -92,7 +129,7 @@ class Runs:
                     id=run.id,
                     user_id=run.user_id,
                     pipeline=run.pipeline,
-                    number=int(self._database.scalar(number)),
+                    number=self._database.integer(number),
                     plan=json.dumps(run.plan.to_dict(), separators=(",", ":")),
                     workspace=run.workspace,
                     options=run.options,
@@ -169,13 +206,13 @@ class Runs:
         query = RunRow.select(*_COLUMNS).where(RunRow.id == run_id)
         if user_id is not None:
             query = query.where(RunRow.user_id == user_id)
-        row = self._database.first(query)
+        row = self._database.first(query, StoredRun)
         return _run(row) if row else None
 
     def refreshed(self, run: Run) -> Run | None:
         """Return the run's present state without reading its plan again, which never changes."""
         columns = [column for column in _COLUMNS if column is not RunRow.plan]
-        row = self._database.first(RunRow.select(*columns).where(RunRow.id == run.id))
+        row = self._database.first(RunRow.select(*columns).where(RunRow.id == run.id), RunState)
         return Run(**row, plan=run.plan) if row else None
 
     def by_number(self, user_id: str, pipeline: str, number: int) -> Run | None:
@@ -183,7 +220,8 @@ class Runs:
         row = self._database.first(
             RunRow.select(*_COLUMNS).where(
                 RunRow.user_id == user_id, RunRow.pipeline == pipeline, RunRow.number == number
-            )
+            ),
+            StoredRun,
         )
         return _run(row) if row else None
 
@@ -217,34 +255,45 @@ class Runs:
                 | ((RunRow.submitted_at == last.submitted_at) & (RunRow.id < before))
             )
         select = select.order_by(RunRow.submitted_at.desc(), RunRow.id.desc())
-        return [_run(row) for row in self._database.rows(select.limit(max(0, min(limit, _PAGE))))]
+        rows = self._database.rows(select.limit(max(0, min(limit, _PAGE))), StoredRun)
+        return [_run(row) for row in rows]
 
     def facts(self, run_id: str) -> dict[str, Facts]:
         """Return the state of each job of the run's plan, in the plan's order."""
-        return {str(row[0]): _facts(row) for row in self._database.sql(_FACTS, (run_id,))}
+        return {row.name: _facts(row) for row in self._planned(run_id)}
 
     def states(self, run: Run) -> builtins.list[PlannedState]:
         """Return the jobs of the plan, with the newest job made for each."""
-        rows = self._database.sql(_FACTS, (run.id,))
-        jobs = self._jobs_by_id([str(row[1]) for row in rows if row[1] is not None])
+        rows = self._planned(run.id)
+        jobs = self._jobs_by_id([row.job_id for row in rows if row.job_id is not None])
         planned = {job.name: job for job in run.plan.jobs}
         past = self.durations(run.user_id, run.pipeline)
         return [
-            PlannedState(planned[row[0]], _facts(row), jobs.get(row[1]), bool(row[5]), past.get(row[0]))
+            PlannedState(
+                planned[row.name],
+                _facts(row),
+                None if row.job_id is None else jobs.get(row.job_id),
+                bool(row.reused),
+                past.get(row.name),
+            )
             for row in rows
         ]
+
+    def _planned(self, run_id: str) -> builtins.list[_Planned]:
+        return [_Planned._make(row) for row in self._database.sql(_FACTS, (run_id,))]
 
     def durations(self, user_id: str, pipeline: str) -> dict[str, float]:
         """Return planned name → median seconds of its good jobs in the newest runs of the user's pipeline."""
         found: dict[str, builtins.list[float]] = {}
-        for name, began, ended in self._database.sql(_DURATIONS, (user_id, pipeline, _PAST_RUNS)):
-            found.setdefault(str(name), []).append((ended - began) / 1e6)
+        for row in map(_Past._make, self._database.sql(_DURATIONS, (user_id, pipeline, _PAST_RUNS))):
+            found.setdefault(row.name, []).append((row.ended - row.began) / 1e6)
         return {name: round(statistics.median(seconds), 3) for name, seconds in found.items()}
 
     def executions(self, run_id: str) -> builtins.list[Job]:
         """Return all jobs made for the run, oldest first."""
         query = JobRow.select(*JOB_COLUMNS).where(JobRow.run_id == run_id)
-        return [Job(**row) for row in self._database.rows(query.order_by(JobRow.submitted_at, JobRow.retry))]
+        query = query.order_by(JobRow.submitted_at, JobRow.retry)
+        return [Job(**row) for row in self._database.rows(query, StoredJob)]
 
     def newest(self, run_ids: Collection[str]) -> dict[str, int]:
         """Return run id → number of the newest entry of its feed; unknown ids are missing."""
@@ -254,7 +303,7 @@ class Runs:
             query = RunRow.select(RunRow.id, RunRow.last_seq).where(
                 RunRow.id.in_(wanted[start : start + _IDS])
             )
-            found.update({row["id"]: row["last_seq"] for row in self._database.rows(query)})
+            found.update({row["id"]: row["last_seq"] for row in self._database.rows(query, Newest)})
         return found
 
     def open_versions(self) -> dict[str, int]:
@@ -262,7 +311,7 @@ class Runs:
         rows = self._database.sql(
             "SELECT id, version FROM runs WHERE end_time IS NULL ORDER BY submitted_at, id"
         )
-        return {str(run_id): int(version) for run_id, version in rows}
+        return {run.id: run.version for run in map(_Open._make, rows)}
 
     def open_workspaces(self) -> set[str]:
         """Return digests of the workspaces of runs that are not over."""
@@ -364,20 +413,21 @@ class Runs:
 
     # -- helpers
 
-    def _first_with(self, user_id: str, idempotency_key: str | None) -> dict[str, Any] | None:
+    def _first_with(self, user_id: str, idempotency_key: str | None) -> FirstSubmission | None:
         if idempotency_key is None:
             return None
         return self._database.first(
             RunRow.select(RunRow.id, RunRow.body_digest).where(
                 RunRow.user_id == user_id, RunRow.idempotency_key == idempotency_key
-            )
+            ),
+            FirstSubmission,
         )
 
     def _jobs_by_id(self, job_ids: Sequence[str]) -> dict[str, Job]:
         found: dict[str, Job] = {}
         for start in range(0, len(job_ids), _IDS):
             query = JobRow.select(*JOB_COLUMNS).where(JobRow.id.in_(job_ids[start : start + _IDS]))
-            found.update({row["id"]: Job(**row) for row in self._database.rows(query)})
+            found.update({row["id"]: Job(**row) for row in self._database.rows(query, StoredJob)})
         return found
 
     def _require(self, run_id: str) -> Run:
@@ -388,30 +438,30 @@ class Runs:
 
     def _require_user(self, user_id: str) -> None:
         known = UserRow.select(UserRow.id).where(UserRow.id == user_id, UserRow.deleted_at.is_null())
-        if self._database.first(known) is None:
+        if self._database.first(known, Id) is None:
             raise NotFound("User not found", user_id)
 
 
-def _run(row: dict[str, Any]) -> Run:
-    return Run(**{**row, "plan": Plan.from_dict(json.loads(row["plan"]))})
+def _run(row: StoredRun) -> Run:
+    fields: _RunFields = {**row, "plan": Plan.from_dict(json.loads(row["plan"]))}
+    return Run(**fields)
 
 
-def _facts(row: tuple[Any, ...]) -> Facts:
-    _, job_id, retry, dropped, cancelled_by, _, status, phase, success, exit_code, reason, *more = row
-    cancelling, halted_by, started = more
-    if job_id is not None and status is None:  # deleted with its user
+def _facts(row: _Planned) -> Facts:
+    status, dropped = row.status, row.dropped
+    if row.job_id is not None and status is None:  # deleted with its user
         status, dropped = "cancelled", dropped or "its job was deleted"
     return Facts(
-        job_id=job_id,
-        retry=retry,
+        job_id=row.job_id,
+        retry=row.retry,
         status=status or "queued",
-        phase=phase or "queued",
-        success=None if success is None else bool(success),
-        exit_code=exit_code,
-        reason=reason,
-        cancelling=cancelling is not None,
+        phase=row.phase or "queued",
+        success=None if row.success is None else bool(row.success),
+        exit_code=row.exit_code,
+        reason=row.reason,
+        cancelling=row.cancel_requested_at is not None,
         dropped=dropped,
-        cancelled_by=cancelled_by,
-        halted_by=halted_by,
-        started=None if started is None else from_micros(started),
+        cancelled_by=row.cancelled_by,
+        halted_by=row.halted_by,
+        started=None if row.started is None else from_micros(row.started),
     )

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar, cast
 
 import peewee
 
 from ci_runner.model.job import as_utc
 from ci_runner.model.job_options import JobOptions
+
+RowT = TypeVar("RowT", bound=Mapping[str, object])
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
@@ -43,17 +45,17 @@ def to_json(value: object) -> str:
 class UtcField(peewee.BigIntegerField):
     """A datetime as integer microseconds."""
 
-    def db_value(self, value: Any) -> object:
+    def db_value(self, value: object) -> object:
         return to_micros(value) if isinstance(value, dt.datetime) else value
 
-    def python_value(self, value: Any) -> Any:
-        return None if value is None else from_micros(value)
+    def python_value(self, value: object) -> dt.datetime | None:
+        return from_micros(value) if isinstance(value, int) else None
 
 
 class CleanTextField(peewee.TextField):
     """Text without characters that databases refuse: lone surrogates become question marks, NUL is removed."""
 
-    def db_value(self, value: Any) -> object:
+    def db_value(self, value: object) -> object:
         if isinstance(value, str):
             return value.replace("\0", "").encode("utf-8", "replace").decode()
         return value
@@ -62,38 +64,42 @@ class CleanTextField(peewee.TextField):
 class MappingField(peewee.TextField):
     """A JSON object."""
 
-    def db_value(self, value: Any) -> object:
-        return value if value is None or isinstance(value, str) else to_json(dict(value))
+    def db_value(self, value: object) -> object:
+        return to_json(dict(value)) if isinstance(value, Mapping) else value
 
-    def python_value(self, value: Any) -> Any:
-        return json.loads(value) if value else {}
+    def python_value(self, value: object) -> object:
+        return json.loads(value) if isinstance(value, str) and value else {}
 
 
 class JobOptionsField(MappingField):
     """A JSON object that is parsed only on use, and written as it was read or made."""
 
-    def db_value(self, value: Any) -> object:
+    def db_value(self, value: object) -> object:
         return super().db_value(value.stored if isinstance(value, JobOptions) else value)
 
-    def python_value(self, value: Any) -> Any:
+    def python_value(self, value: object) -> JobOptions:
         return JobOptions.from_dict(super().python_value(value))
 
 
-def reader(columns: Sequence[peewee.Field]) -> Callable[[Sequence[Any]], dict[str, Any]]:
-    """Return a function that turns an unconverted row of these columns into Python values by name."""
+def reader(columns: Sequence[peewee.Field], kind: type[RowT]) -> Callable[[Sequence[object]], RowT]:
+    """Return a function that turns an unconverted row of these columns into Python values by name.
+
+    `kind`: as for `Database.rows`.
+    """
     names = [column.name for column in columns]
+    assert set(names) == kind.__annotations__.keys()
     special = [
         (index, column.python_value)
         for index, column in enumerate(columns)
         if isinstance(column, (UtcField, MappingField, peewee.BooleanField))
     ]
 
-    def read(row: Sequence[Any]) -> dict[str, Any]:
+    def read(row: Sequence[object]) -> RowT:
         values = list(row)
         for index, convert in special:
             if values[index] is not None:
                 values[index] = convert(values[index])
-        return dict(zip(names, values, strict=True))
+        return cast(RowT, dict(zip(names, values, strict=True)))
 
     return read
 

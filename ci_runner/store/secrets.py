@@ -8,6 +8,7 @@ from typing import TypeAlias
 import peewee
 
 from ci_runner.store.database import Database
+from ci_runner.store.rows import Secret
 from ci_runner.store.schema import JobSecretRow, RunSecretRow
 
 #: The table of the owner's kind.
@@ -24,7 +25,7 @@ def add_inside(database: Database, table: Table, owner: str, secrets: Mapping[st
 def read(database: Database, table: Table, owner: str) -> dict[str, str]:
     """Return the values by name; empty once the owner is over. Raises `SecretsUnreadable`."""
     query = table.select(table.name, table.value).where(_owner(table) == owner)
-    return {row["name"]: database.encryption.decrypt(row["value"]) for row in database.rows(query)}
+    return {row["name"]: database.encryption.decrypt(row["value"]) for row in database.rows(query, Secret)}
 
 
 def delete_inside(database: Database, table: Table, owner: str) -> None:

@@ -16,6 +16,7 @@ from ci_runner.store.events import Events
 from ci_runner.store.jobs import Jobs
 from ci_runner.store.keys import Keys
 from ci_runner.store.lease import Lease
+from ci_runner.store.rows import JobChanges
 from ci_runner.store.run_events import Feed
 from ci_runner.store.runs import Runs
 from ci_runner.store.test_results import Tests
@@ -138,7 +139,7 @@ class Store:
         if status in TERMINAL_STATUSES:
             changed = self.jobs.finish(job_id, None, Verdict(status, None))
         else:
-            changes: dict[str, object] = {"status": status}
+            changes: JobChanges = {"status": status}
             if start_time is not None:
                 changes["start_time"] = start_time
             if container_id is not None:

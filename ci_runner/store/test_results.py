@@ -10,14 +10,15 @@ import builtins
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from peewee import Case, fn
 
 from ci_runner.model.job import JobEvent, utcnow
 from ci_runner.model.test_results import BAD, GOOD, OUTCOMES, TestHistory, TestResult, history, parts
 from ci_runner.store.database import Database
-from ci_runner.store.schema import JobRow, TestRow, from_micros, to_micros
+from ci_runner.store.rows import JobId, JobOutcome, JobWithTests, NodeId, OutcomeCount, StoredTest
+from ci_runner.store.schema import JobRow, TestRow, to_micros
 
 #: The kinds of reports on tests.
 Kind = Literal["all", "slowest", "flaky", "failing-since"]
@@ -68,7 +69,7 @@ class Tests:
             .order_by(TestRow.node_id)
             .limit(limit)
         )
-        return [_result(row) for row in self._database.rows(query)]
+        return [_result(row) for row in self._database.rows(query, StoredTest)]
 
     def runs(self, user_id: str, *, root: str | None = None, limit: int = 50) -> builtins.list[Run]:
         """Return the user's newest recorded jobs (of the project in `root`), oldest first."""
@@ -85,9 +86,9 @@ class Tests:
             .where(TestRow.job_id.in_(list(counted)))
             .group_by(TestRow.job_id, TestRow.outcome)
         )
-        for row in self._database.rows(query):
+        for row in self._database.rows(query, JobOutcome):
             counted[row["job_id"]][OUTCOMES[row["outcome"]]] = row["n"]
-            seconds[row["job_id"]] += int(row["s"])
+            seconds[row["job_id"]] += row["s"]
         return [
             Run(
                 job["id"], job["workspace"], job["submitted_at"], counted[job["id"]], seconds[job["id"]] / 1e6
@@ -123,13 +124,13 @@ class Tests:
         pruned = 0
         while True:
             some = TestRow.select(TestRow.job_id).where(TestRow.job_id.in_(ended)).distinct().limit(50)
-            ids = [row["job_id"] for row in self._database.rows(some)]
+            ids = [row["job_id"] for row in self._database.rows(some, JobId)]
             if not ids:
                 return pruned
             with self._database.write(durable=False):
                 pruned += self._database.run(TestRow.delete().where(TestRow.job_id.in_(ids)))
 
-    def _jobs(self, user_id: str, root: str | None, limit: int) -> builtins.list[dict[str, Any]]:
+    def _jobs(self, user_id: str, root: str | None, limit: int) -> builtins.list[JobWithTests]:
         """Return the newest jobs that have tests, oldest first."""
         query = (
             JobRow.select(JobRow.id, JobRow.workspace, JobRow.submitted_at, JobRow.options)
@@ -141,7 +142,9 @@ class Tests:
             .limit(limit if root is None else 10 * MAX_RUNS)
         )
         rows = [
-            row for row in self._database.rows(query) if root is None or row["options"].submitted.root == root
+            row
+            for row in self._database.rows(query, JobWithTests)
+            if root is None or row["options"].submitted.root == root
         ]
         return rows[:limit][::-1]
 
@@ -159,7 +162,7 @@ class Tests:
             mixed = (good > 0) & (bad > 0)
             wanted = mixed | (fn.SUM(TestRow.reruns) > 0) if kind == "flaky" else mixed
             query = query.having(wanted).order_by(bad.desc(), TestRow.node_id).limit(_CANDIDATES)
-        return [row["node_id"] for row in self._database.rows(query)]
+        return [row["node_id"] for row in self._database.rows(query, NodeId)]
 
     def _histories(self, runs: Sequence[Run], node_ids: Sequence[str]) -> Iterator[builtins.list[TestResult]]:
         """Yield the results of each of these tests, oldest run first."""
@@ -168,7 +171,7 @@ class Tests:
             found: dict[str, builtins.list[tuple[int, TestResult]]] = {}
             piece = node_ids[start : start + _IDS]
             query = TestRow.select().where(TestRow.job_id.in_(list(by_job)), TestRow.node_id.in_(piece))
-            for row in self._database.rows(query):
+            for row in self._database.rows(query, StoredTest):
                 number, run = by_job[row["job_id"]]
                 found.setdefault(row["node_id"], []).append((number, _result(row, run.workspace)))
             for results in found.values():
@@ -199,7 +202,7 @@ def counts_inside(database: Database, job_id: str) -> dict[str, int]:
     """Return the number of a job's tests by outcome; empty for a job that is not recorded."""
     query = TestRow.select(TestRow.outcome, fn.COUNT(TestRow.node_id).alias("n"))
     query = query.where(TestRow.job_id == job_id).group_by(TestRow.outcome)
-    return {OUTCOMES[row["outcome"]]: int(row["n"]) for row in database.rows(query)}
+    return {OUTCOMES[row["outcome"]]: row["n"] for row in database.rows(query, OutcomeCount)}
 
 
 def _clean(text: str) -> str:
@@ -209,14 +212,13 @@ def _clean(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
-def _result(row: dict[str, Any], workspace: str | None = None) -> TestResult:
-    at = row["at"] if isinstance(row["at"], dt.datetime) else from_micros(row["at"])
+def _result(row: StoredTest, workspace: str | None = None) -> TestResult:
     return TestResult(
         row["node_id"],
         OUTCOMES[row["outcome"]],
         row["duration"] / 1e6,
         row["reruns"],
-        at,
+        row["at"],
         row["job_id"],
         workspace,
     )

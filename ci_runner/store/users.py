@@ -15,6 +15,7 @@ from ci_runner.errors import Conflict, NotFound
 from ci_runner.model.job import Job, User, utcnow
 from ci_runner.store.database import Database
 from ci_runner.store.jobs import Jobs
+from ci_runner.store.rows import Id, StoredUser, UserDeletion
 from ci_runner.store.schema import GrantRow, JobRow, KeyRow, RunRow, UserRow
 from pytest_remote_ci.wire.protocol import Priority
 
@@ -72,9 +73,8 @@ class Users:
     def list(self) -> builtins.list[User]:
         """Return all users, newest first."""
         query = UserRow.select(*_COLUMNS).where(UserRow.deleted_at.is_null())
-        return [
-            User(**row) for row in self._database.rows(query.order_by(UserRow.created_at.desc(), UserRow.id))
-        ]
+        query = query.order_by(UserRow.created_at.desc(), UserRow.id)
+        return [User(**row) for row in self._database.rows(query, StoredUser)]
 
     def set_active(self, user_id: str, is_active: bool) -> User:
         """Switch the user, with all its keys, on or off; `NotFound` if unknown."""
@@ -108,7 +108,7 @@ class Users:
                     RunRow.user_id == user_id
                 )
             )
-            cancelling = int(self._database.scalar(JobRow.select(peewee.fn.COUNT(JobRow.id)).where(left)))
+            cancelling = self._database.integer(JobRow.select(peewee.fn.COUNT(JobRow.id)).where(left))
             self._database.run(KeyRow.delete().where(KeyRow.user_id == user_id))
             self._database.run(GrantRow.delete().where(GrantRow.user_id == user_id))
             self._database.run(
@@ -121,7 +121,7 @@ class Users:
     def deleted(self) -> builtins.list[str]:
         """Return ids of deleted users that may still have files, or jobs that are being cancelled."""
         query = UserRow.select(UserRow.id).where(UserRow.deleted_at.is_null(False))
-        return [row["id"] for row in self._database.rows(query.order_by(UserRow.deleted_at))]
+        return [row["id"] for row in self._database.rows(query.order_by(UserRow.deleted_at), Id)]
 
     def purge(self, user_id: str) -> bool:
         """Purge a deleted user after its files are removed; False while a job is not over or not cleaned.
@@ -129,20 +129,24 @@ class Users:
         An unknown user counts as purged; a user that was not deleted raises `Conflict`.
         """
         with self._database.write():
-            row = self._database.first(UserRow.select(UserRow.deleted_at).where(UserRow.id == user_id))
+            row = self._database.first(
+                UserRow.select(UserRow.deleted_at).where(UserRow.id == user_id), UserDeletion
+            )
             if row is None:
                 return True
             if row["deleted_at"] is None:
                 raise Conflict(f"User {user_id} is not deleted")
             busy = JobRow.select(JobRow.id).where(JobRow.user_id == user_id, JobRow.cleaned_at.is_null())
-            if self._database.first(busy) is not None:
+            if self._database.first(busy, Id) is not None:
                 return False
             self._database.run(UserRow.delete().where(UserRow.id == user_id))  # other tables cascade
             self._database.must_checkpoint = True
         return True
 
     def _find(self, condition: peewee.Expression) -> User | None:
-        row = self._database.first(UserRow.select(*_COLUMNS).where(condition, UserRow.deleted_at.is_null()))
+        row = self._database.first(
+            UserRow.select(*_COLUMNS).where(condition, UserRow.deleted_at.is_null()), StoredUser
+        )
         return User(**row) if row else None
 
     def _change(self, user_id: str, **changes: object) -> User:

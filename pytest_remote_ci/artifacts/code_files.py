@@ -18,6 +18,13 @@ from pytest_remote_ci.wire.changes import is_database
 _DATA: Final = frozenset({".yaml", ".yml"})
 #: Data from which objects with code are loaded.
 _PICKLES: Final = frozenset({".pkl", ".pickle", ".dill", ".joblib", ".pt", ".shelf", ".marshal"})
+#: Sources and results of compilers, packages, and templates that run code: nothing that tests are for.
+_BUILT: Final = re.compile(
+    r"\.(c|cc|cpp|cxx|cu|h|hh|hpp|hxx|m|mm|s|asm|f|f77|f90|f95|for|pxd|pxi|rs|go|swift|zig|d|nim|java|kts?|scala|groovy|"
+    r"gradle|clj|cs|fs|vb|csproj|props|targets|sln|cmake|nix|tf|hcl|bzl|ninja|am|ac|m4|r|jl|exs?|erl|hs|ml|tcl|awk|sed|"
+    r"vbs|wsf|psm1|psd1|jsx|tsx|vue|svelte|mts|cts|wasm|o|a|lib|dylib|jar|war|class|whl|egg|zip|pyz|apk|deb|rpm|msi|com|"
+    r"scr|app|desktop|service|plist|lnk|mako|j2|jinja2?|tmpl|xlsm|docm)"
+)
 #: Names that programs read as instructions, without a suffix or with one of plain text.
 _OBEYED: Final = re.compile(
     r"(?i)(gnu)?makefile(\..*)?|.*dockerfile(\..*)?|containerfile|justfile|rakefile|gemfile|procfile|vagrantfile|"
@@ -26,6 +33,8 @@ _OBEYED: Final = re.compile(
 )
 #: Texts in which pytest finds tests to run.
 _TEXTS: Final = frozenset({".txt", ".rst", ".md"})
+#: How programs begin: scripts, ELF, PE, Mach-O (of one processor in either order of bytes, and of several).
+_PROGRAM: Final = (b"#!", b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xca\xfe\xba\xbe")
 
 
 def is_code(path: str) -> bool:
@@ -34,9 +43,14 @@ def is_code(path: str) -> bool:
     suffix = PurePosixPath(name).suffix.lower()
     if any(part.startswith(".") for part in (*folders, name)):
         return not is_database(path)
-    if suffix in ACTIVE - _DATA or suffix in _PICKLES or JSON_SETTINGS.fullmatch(name):
+    if suffix in (ACTIVE - _DATA) | _PICKLES or _BUILT.fullmatch(suffix) or JSON_SETTINGS.fullmatch(name):
         return True
     return _OBEYED.fullmatch(name) is not None or (suffix in _DATA and not folders)
+
+
+def is_program(head: bytes) -> bool:
+    """Return whether a file that begins with `head` is executed as it is."""
+    return head.startswith(_PROGRAM)
 
 
 def may_hold_doctests(path: str) -> bool:

@@ -343,11 +343,15 @@ def _coverage_settings(folder: Path) -> Iterator[tuple[str, Kind | FolderKind]]:
             for (section, key), kind in _COVERAGE_SETTINGS.items():
                 yield from _named(parser.get(prefix + section, key, fallback=""), kind)
     try:
-        table = read_toml(folder / "pyproject.toml").get("tool", {}).get("coverage", {})
-        for (section, key), kind in _COVERAGE_SETTINGS.items():
-            yield from _named(str(table.get(section, {}).get(key, "")), kind)
-    except (AttributeError, ConfigError):
+        content = read_toml(folder / "pyproject.toml")
+    except ConfigError:
         return
+    for (section, key), kind in _COVERAGE_SETTINGS.items():
+        table = content
+        for name in ("tool", "coverage", section):
+            inner = table.get(name)
+            table = inner if isinstance(inner, dict) else {}
+        yield from _named(str(table.get(key, "")), kind)
 
 
 def _named(value: str, kind: Kind | FolderKind) -> Iterator[tuple[str, Kind | FolderKind]]:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from pytest_remote_ci.artifacts import safe_fs
 from pytest_remote_ci.artifacts.safe_fs import Folder
@@ -43,6 +43,16 @@ _DRIVE: Final = re.compile(r"[A-Za-z]:")
 _IGNORED_ON_MACOS: Final = frozenset("\u200b\u200c\u200d\u2060\ufeff")
 #: Names of devices on Windows, with any suffix.
 _DEVICES: Final = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+
+
+class Hasher(Protocol):
+    """A digest in the making, as `hashlib` makes it."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add a piece of the content."""
+
+    def hexdigest(self) -> str:
+        """Return the digest in hexadecimal."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +236,13 @@ class Downloader:
             with contextlib.closing(self.client.artifact(self.job_id, artifact.path, have)) as source:
                 return self._copy(source.read, target, artifact.size - have, hasher)
 
-    def _copy(self, read: Callable[[int], bytes | None], target: IO[bytes], size: int, hasher: Any) -> str:
+    def _copy(
+        self,
+        read: Callable[[int], bytes | None],
+        target: IO[bytes],
+        size: int,
+        hasher: Hasher,
+    ) -> str:
         left = size
         while left:
             piece = read(min(_PIECE, left))
@@ -237,7 +253,7 @@ class Downloader:
             left -= len(piece)
             self._done += len(piece)
             self.progress(min(self._done, self._total), self._total)
-        return str(hasher.hexdigest())
+        return hasher.hexdigest()
 
     def _move_into_place(self, artifact: Artifact, where: Folder, part: str, name: str) -> bool:
         """Move the downloaded file to its place; return False if it was rejected."""
@@ -254,7 +270,7 @@ class Downloader:
         return True
 
 
-def parse_list(answer: Any) -> list[Artifact] | None:
+def parse_list(answer: object) -> list[Artifact] | None:
     """Parse the runner's list; return None if it is malformed."""
     if not isinstance(answer, list):
         return None

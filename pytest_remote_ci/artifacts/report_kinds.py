@@ -71,6 +71,8 @@ JSON_SETTINGS: Final = re.compile(
 )
 #: pytest takes ``test*.txt`` for a doctest and runs the code after such a prompt.
 _PROMPT: Final = re.compile(rb"(?m)^[ \t]*>>>( |$|\r)")
+#: A line of code in such a text.
+_EXAMPLE: Final = re.compile(rb"(?m)^[ \t]*(?:>>>|\.\.\.).*$")
 #: Comments before the first element. A comment can end in one place only, so hostile input takes no time.
 _COMMENTS: Final = rb"(<!--((?!-->).){0,4000}-->\s*)*"
 _XML_HEAD: Final = (
@@ -176,13 +178,21 @@ def _doctest_problem(name: str, file: Path) -> str | None:
     return doctest_problem(file) if name.lower().endswith(".txt") else None
 
 
-def doctest_problem(file: Path) -> str | None:
-    """Return why pytest would find tests in the text of `file`, else None."""
-    with file.open("rb") as opened:
-        content = opened.read(_LARGEST_TEXT + 1)
+def doctest_problem(file: Path, before: Path | None = None) -> str | None:
+    """Return why pytest would find tests in the text of `file`, other than those of `before`; else None."""
+    content = _text(file)
     if len(content) > _LARGEST_TEXT:
         return "is too large to check"
-    return "is a doctest, which pytest would run" if _PROMPT.search(content) else None
+    if not _PROMPT.search(content):
+        return None
+    if before is not None and _EXAMPLE.findall(content) == _EXAMPLE.findall(_text(before)):
+        return None
+    return "is a doctest, which pytest would run"
+
+
+def _text(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(_LARGEST_TEXT + 1)
 
 
 def _ignores_all(file: Path) -> bool:

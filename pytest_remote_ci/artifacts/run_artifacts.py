@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
 from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
@@ -11,11 +11,12 @@ from pytest_remote_ci.terminal.status_line import StatusLine
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
+    from pytest_remote_ci.wire.answers import RunJob
 
 
 def fetch(
     client: Client,
-    jobs: Iterable[Mapping[str, Any]],
+    jobs: Iterable[RunJob],
     base: ArtifactFolder,
     line: StatusLine,
     print_message: Callable[[str], None],
@@ -26,8 +27,8 @@ def fetch(
     """
     is_complete = True
     for job in jobs:
-        job_id = job["job_id"]
+        job_id = job.job_id
         if job_id is not None and client.artifacts(job_id):
-            fetcher = ArtifactFetcher(client, job_id, base.below(str(job["name"])), line, print_message)
+            fetcher = ArtifactFetcher(client, job_id, base.below(job.name), line, print_message)
             is_complete = fetcher.fetch_all() and is_complete
     return is_complete

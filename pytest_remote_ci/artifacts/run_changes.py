@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_remote_ci.artifacts.fetch import reason
 from pytest_remote_ci.errors import ClientError
@@ -17,6 +17,7 @@ from pytest_remote_ci.wire.control_characters import escaped
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
+    from pytest_remote_ci.wire.answers import RunJob
 
 #: Limit for the number of jobs with lines of their own.
 _MOST_JOBS: Final = 5
@@ -24,8 +25,8 @@ _MOST_JOBS: Final = 5
 
 def bring(
     client: Client,
-    jobs: Iterable[Mapping[str, Any]],
-    updates_of: Callable[[Mapping[str, Any]], Updates],
+    jobs: Iterable[RunJob],
+    updates_of: Callable[[RunJob], Updates],
     sent: Mapping[str, str] | None,
     line: StatusLine,
     print_message: Callable[[str], None],
@@ -37,14 +38,14 @@ def bring(
     """
     found = list(jobs)
     for job in found[:_MOST_JOBS]:
-        name, job_id = str(job["name"]), str(job["job_id"])
+        name, job_id = job.name, str(job.job_id)
         try:
             fetched = frozenset(item.path for item in client.artifacts(job_id))
             updates = replace(
                 updates_of(job),
                 fetched=fetched,
                 label=name,
-                author="the tests" if job["kind"] == "pytest" else "the job",
+                author="the tests" if job.is_pytest else "the job",
             )
             updates.bring(client, job_id, sent, line, print_message)
         except (ClientError, OSError) as error:
@@ -56,7 +57,7 @@ def bring(
             line.clear()
     others = found[_MOST_JOBS:]
     if others:
-        ids = ", ".join(str(job["job_id"]) for job in others[:_MOST_JOBS])
+        ids = ", ".join(str(job.job_id) for job in others[:_MOST_JOBS])
         print_message(
             f"remote-ci: {len(others)} more {'job' if len(others) == 1 else 'jobs'} changed files of the project: "
             f"{ids}{', …' if len(others) > _MOST_JOBS else ''}; list them with: remote-ci pull JOB --dry-run"

@@ -37,6 +37,8 @@ class LocalFile:
     #: Digest of a regular file; None if nothing is there.
     sha256: str | None = None
     executable: bool = False
+    #: Whether its content is a program.
+    is_program: bool = False
     #: Why nothing may be written there: a link, a folder.
     problem: str | None = None
 
@@ -95,7 +97,8 @@ class WriteBack:
             return Step(change, here, is_done=True)
         if not change.is_stored:
             return Step(change, here, "is too large: the runner has not stored it")
-        if not is_named and code_files.is_code(change.path) and not self.allows_code(change):
+        is_code = here.is_program or code_files.is_code(change.path)
+        if not is_named and is_code and not self.allows_code(change):
             return Step(change, here, "would be executed or obeyed here", needs_name=True)
         if not self.force and here.sha256 not in (self._before(change), change.sha256):
             words = "changed here since it was sent" if change.kind != CREATED else "exists here, too"
@@ -154,8 +157,8 @@ class WriteBack:
         if look(self.root, path) != step.here:
             return "was changed here meanwhile"
         is_named = any(code_files.is_named(pattern, path) for pattern in self.patterns)
-        if not is_named and code_files.may_hold_doctests(path) and step.change.before is None:
-            return report_kinds.doctest_problem(file)
+        if not is_named and code_files.may_hold_doctests(path):
+            return report_kinds.doctest_problem(file, None if step.here.sha256 is None else self.root / path)
         return None
 
     def _delete(self, step: Step) -> str | None:
@@ -201,11 +204,13 @@ def look(root: Path, path: str) -> LocalFile:
                 return LocalFile(problem="is left alone: it is not a regular file here")
             hasher = hashlib.sha256()
             with file:
-                while piece := file.read(_PIECE):
+                head = piece = file.read(_PIECE)
+                while piece:
                     hasher.update(piece)
+                    piece = file.read(_PIECE)
     except OSError as error:
         return LocalFile(problem=f"is left alone: it cannot be read here ({error.strerror})")
-    return LocalFile(hasher.hexdigest(), bool(status.st_mode & 0o100))
+    return LocalFile(hasher.hexdigest(), bool(status.st_mode & 0o100), code_files.is_program(head))
 
 
 def _kind(mode: int) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
@@ -96,8 +96,28 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 class TakesArguments(Protocol):
     """A parser, or a group of its arguments."""
 
-    def add_argument(self, *names: str, **settings: Any) -> object:
+    def add_argument(
+        self,
+        *names: str,
+        action: str = ...,
+        nargs: str | None = ...,
+        metavar: str | None = ...,
+        help: str | None = ...,  # noqa: A002 - argparse's name
+    ) -> object:
         """Declare an argument, as in argparse."""
+
+
+class Commands(Protocol):
+    """What makes the sub-commands of a parser."""
+
+    def add_parser(
+        self,
+        name: str,
+        *,
+        help: str,  # noqa: A002 - argparse's name
+        description: str,
+    ) -> argparse.ArgumentParser:
+        """Return the parser of a new command, as in argparse."""
 
 
 def seconds(text: str) -> float:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.cli.context import (
@@ -28,6 +28,7 @@ from pytest_remote_ci.wire.control_characters import escaped
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
+    from pytest_remote_ci.wire.answers import Job
 
 #: Outcomes of tests that have a message.
 _FAILURES: Final = ("failed", "error")
@@ -40,7 +41,7 @@ def list_jobs(options: argparse.Namespace) -> int:
     with connected(settings(options), starts=False) as client:
         jobs = list(_listed(client, options))
     if options.json:
-        print_json(jobs)
+        print_json([job.fields for job in jobs])
         return exit_codes.OK
     if not jobs:
         print_line("No jobs found.")
@@ -54,7 +55,7 @@ def list_jobs(options: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def _listed(client: Client, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _listed(client: Client, options: argparse.Namespace) -> Iterator[Job]:
     """Yield the jobs that the options choose."""
     before = None
     while True:
@@ -65,7 +66,7 @@ def _listed(client: Client, options: argparse.Namespace) -> Iterator[dict[str, A
         yield from found
         if not options.all or len(found) < limit:
             return
-        before = found[-1]["job_id"]
+        before = found[-1].job_id
 
 
 def logs(options: argparse.Namespace) -> int:
@@ -87,13 +88,11 @@ def logs(options: argparse.Namespace) -> int:
 def follow(client: Client, job_id: str) -> int:
     """Print a job's output until the job ends; return its exit code. Ctrl-C ends only this command."""
     from pytest_remote_ci.terminal.display import trouble_words
-    from pytest_remote_ci.wire.events import Event
 
     def on_trouble(text: str, left: float | None) -> None:
         print_message(escaped(trouble_words(text, left)))
 
-    for fields in client.stream(job_id, view="log", on_trouble=on_trouble):
-        event = Event(fields)
+    for event in client.stream(job_id, view="log", on_trouble=on_trouble):
         if event.type == "log":
             print_log(event.text)
         elif event.type == "complete":
@@ -106,16 +105,27 @@ def show(options: argparse.Namespace) -> int:
     with connected(settings(options)) as client:
         job_id = client.job_id(options.id)
         job = client.job(job_id)
+        if options.json and options.timing:
+            print_json(job.fields.get("timing"))
+            return exit_codes.OK
         found = list(client.tests(job_id)) if options.tests else []
-        if options.json and any(test.get("outcome") in _FAILURES for test in found):
-            from pytest_remote_ci.client import failures
+        messages = None
+        if options.json and any(test.outcome in _FAILURES for test in found):
+            from pytest_remote_ci.client import failed_tests
 
-            texts = failures.messages(client, job_id)
-            found = [{**test, "message": texts.get(str(test.get("id")))} for test in found]
+            messages = failed_tests.messages(client, job_id)
     if options.json:
-        print_json({**job, "tests": found} if options.tests else job)
+        tests = [
+            test.fields if messages is None else {**test.fields, "message": messages.get(test.id)}
+            for test in found
+        ]
+        print_json({**job.fields, "tests": tests} if options.tests else job.fields)
         return exit_codes.OK
-    for name, value in job.items():
+    if options.timing:
+        return _show_timing(job)
+    for name, value in job.fields.items():
+        if name == "timing":
+            continue
         if name.endswith(("_time", "_at")):
             value = formats.time(value)
         elif isinstance(value, dict):
@@ -130,6 +140,18 @@ def show(options: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
+def _show_timing(job: Job) -> int:
+    """Print how long the phases of a job took."""
+    from pytest_remote_ci.terminal import phase_times
+
+    if job.timing is None:
+        print_line(f"job {job.job_id} has no timing: it is not over, or its runner did not measure it")
+        return exit_codes.OK
+    for line in phase_times.table(job.timing):
+        print_line(line)
+    return exit_codes.OK
+
+
 def tests(options: argparse.Namespace) -> int:
     """Print statistics about the current project's tests from its newest runs."""
     here = Path.cwd()
@@ -137,7 +159,7 @@ def tests(options: argparse.Namespace) -> int:
     with connected(settings(options)) as client:
         report = client.test_report(options.kind or "all", root=root, runs=options.runs, limit=options.limit)
     if options.json:
-        print_json(report)
+        print_json(report.fields)
     else:
         from pytest_remote_ci.cli.tables import report as lines_of
 
@@ -151,14 +173,14 @@ def artifacts(options: argparse.Namespace) -> int:
     configured = settings(options)
     with connected(configured) as client:
         job_id = client.job_id(options.id)
-        found = [vars(item) for item in client.artifacts(job_id)] if options.list or options.json else []
+        found = client.artifacts(job_id) if options.list or options.json else []
         if options.json:
-            print_json(found)
+            print_json([vars(item) for item in found])
         elif options.list:
             from pytest_remote_ci.artifacts.download import shown
 
             for item in found:
-                print_line(f"{item['size']:>12}  {shown(item['path'])}")
+                print_line(f"{item.size:>12}  {shown(item.path)}")
         else:
             from pytest_remote_ci.artifacts.fetch import ArtifactFetcher, reason
 

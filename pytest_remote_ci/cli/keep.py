@@ -5,17 +5,25 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.artifacts.download import shown
-from pytest_remote_ci.cli.context import add_json, add_runner, connected, print_json, print_line, settings
+from pytest_remote_ci.cli.context import (
+    Commands,
+    add_json,
+    add_runner,
+    connected,
+    print_json,
+    print_line,
+    settings,
+)
 from pytest_remote_ci.config.config import project_root
 from pytest_remote_ci.session import arguments
 from pytest_remote_ci.wire import formats
+from pytest_remote_ci.wire.answers import KeptFolder
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add ``keep`` with its sub-commands to those of ``remote-ci``."""
     text = "list or clear the folders that jobs keep for the next job"
     parser = commands.add_parser("keep", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -39,7 +47,7 @@ def list_folders(options: argparse.Namespace) -> int:
     with connected(settings(options)) as client:
         found = client.kept(_root(options))
     if options.json:
-        print_json(found)
+        print_json([item.fields for item in found])
     elif not found:
         print_line("Nothing is kept.")
     else:
@@ -54,10 +62,9 @@ def clear(options: argparse.Namespace) -> int:
     with connected(settings(options)) as client:
         answer = client.clear_kept(_root(options))
     if options.json:
-        print_json(answer)
+        print_json(answer.fields)
     else:
-        count = int(answer.get("removed") or 0)
-        print_line(f"Removed {count} kept folder{'' if count == 1 else 's'}.")
+        print_line(f"Removed {answer.removed} kept folder{'' if answer.removed == 1 else 's'}.")
     return exit_codes.OK
 
 
@@ -67,13 +74,12 @@ def _root(options: argparse.Namespace) -> str | None:
     return None if options.everywhere else str(arguments.find_place(project_root(here, here), here).root)
 
 
-def _line(item: dict[str, Any], *, with_root: bool) -> str:
-    place = str(item.get("pattern"))
+def _line(item: KeptFolder, *, with_root: bool) -> str:
+    place = item.pattern
     if with_root:
-        place += f"  of {item.get('root')}"
-    if item.get("job"):
-        place += f"  (job {item['job']})"
-    if item.get("problem"):
-        place += f"  (the last job's {item['problem']})"
-    size = formats.size(int(item.get("bytes") or 0))
-    return f"{size:>10} {int(item.get('files') or 0):>7}  {formats.time(item.get('at')):<20} {shown(place)}"
+        place += f"  of {item.root}"
+    if item.job:
+        place += f"  (job {item.job})"
+    if item.problem:
+        place += f"  (the last job's {item.problem})"
+    return f"{formats.size(item.bytes):>10} {item.files:>7}  {formats.time(item.at):<20} {shown(place)}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_remote_ci import __version__, exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
@@ -48,6 +48,7 @@ from pytest_remote_ci.wire.control_characters import escaped
 
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
+    from pytest_remote_ci.wire.events import Event
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report_error(describe_os_error(error))
         return exit_codes.NO_VERDICT
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        # The runner's answers are used without a full check. A traceback would print their texts unescaped.
+        # Nothing that a runner answers may cause a traceback, which would print its texts unescaped.
         report_error(
             f"This client cannot use an answer of the runner; update the older of the two: {escaped(_place_of(error))}"
         )
@@ -124,8 +125,8 @@ def submit(options: argparse.Namespace) -> int:
         secrets = {} if parts.is_dry_run else parts.settings.secret_values()
 
         def connect(client: Client) -> RemoteJob:
-            job = RemoteJob(client, display, interrupts, options=sent, secrets=secrets)
-            job.keep(parts.folder, parts.reports, sent.artifacts, parts.updates(sent))
+            job = RemoteJob(client, display, interrupts, options=sent, secrets=secrets, clock=parts.clock)
+            job.keep(parts.folder, parts.reports, sent.artifacts, lambda: parts.updates(sent))
             return job
 
         def follow(job: RemoteJob) -> int:
@@ -134,7 +135,7 @@ def submit(options: argparse.Namespace) -> int:
             )
             code = _followed(job, display)
             if options.json:
-                print_json(job.summary())
+                print_json(job.summary().fields)
             return code
 
         def on_cancelled() -> None:
@@ -150,10 +151,10 @@ def wait(options: argparse.Namespace) -> int:
         try:
             with connected(settings(options)) as client:
                 job_id = client.job_id(options.id)
-                run = RemoteJob(client, display, interrupts, _is_result, job_id=job_id)
+                run = RemoteJob(client, display, interrupts, _as_result, job_id=job_id)
                 code = _followed(run, display, from_beginning=options.all)
                 if options.json:
-                    print_json(client.job(job_id))
+                    print_json(client.job(job_id).fields)
                 return code
         except KeyboardInterrupt:
             display.print_message(f"Stopped waiting for job {options.id}.")
@@ -170,7 +171,7 @@ def cancel(options: argparse.Namespace) -> int:
         if not client.cancel(job_id):
             raise Failure(f"Job {job_id} has already ended")
         if options.json:
-            print_json(client.job(job_id))
+            print_json(client.job(job_id).fields)
         else:
             print_line(f"Cancelling job {job_id}.")
     return exit_codes.OK
@@ -202,16 +203,16 @@ def _ask_for_key() -> str:
     return input("API key: ").strip()
 
 
-def _is_result(event: dict[str, Any]) -> None:
+def _as_result(event: Event) -> Event:
     """Move the runner's own answer to `wait` to stdout, as in the reference system."""
-    if event.get("data") == "Job already completed.\n":
-        event["stream"] = "terminal"
+    return event.with_stream("terminal") if event.text == "Job already completed.\n" else event
 
 
 def _followed(run: RemoteJob, display: Display, *, from_beginning: bool = True) -> int:
     complete = run.finish(from_beginning=from_beginning)
     if complete.reason:
         display.print_message(escaped(f"Job {complete.status or 'ended'}: {complete.reason}"))
+    run.print_timing(complete)
     return exit_codes.of_job(complete)
 
 
@@ -287,7 +288,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_json(how)
     sub = command("show", jobs.show, "show the details of a job")
     add_job(sub)
-    sub.add_argument("--tests", action="store_true", help="also show the result of each test, worst first")
+    how = sub.add_mutually_exclusive_group()
+    how.add_argument("--tests", action="store_true", help="also show the result of each test, worst first")
+    how.add_argument("--timing", action="store_true", help="only show how long each phase of the job took")
     add_json(sub)
     sub = command("cancel", cancel, "cancel a job")
     add_job(sub)
@@ -297,7 +300,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_job(sub)
     sub.add_argument(
-        "pattern", metavar="PATTERN", nargs="*", help="only files that match, such as tests/*.py"
+        "pattern", metavar="PATTERN", nargs="*", default=[], help="only files that match, such as tests/*.py"
     )
     sub.add_argument("--dry-run", action="store_true", help="only list the files")
     sub.add_argument(

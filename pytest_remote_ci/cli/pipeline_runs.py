@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.artifacts import artifact_folder
@@ -31,7 +31,7 @@ from pytest_remote_ci.cli.context import (
     settings,
     write,
 )
-from pytest_remote_ci.client.runs import Run, Runs
+from pytest_remote_ci.client.runs import Runs
 from pytest_remote_ci.config.config import project_root
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.session.remote_run import RemoteRun
@@ -41,6 +41,7 @@ from pytest_remote_ci.terminal.display import Display, trouble_words
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.run_view import block, state_of, tail_heading, verdict
 from pytest_remote_ci.terminal.status_line import StatusLine
+from pytest_remote_ci.wire.answers import Plan, Run, RunJob
 from pytest_remote_ci.wire.control_characters import escaped
 from pytest_remote_ci.wire.protocol import STATUSES
 
@@ -163,7 +164,7 @@ def run(options: argparse.Namespace) -> int:
 
 def submit_plan(
     parts: CommandSubmission,
-    plan: Mapping[str, Any],
+    plan: Plan,
     sent: SubmitOptions,
     interrupts: Interrupts,
     *,
@@ -178,21 +179,21 @@ def submit_plan(
             client, parts.display, interrupts, plan, sent, keep_going=keep_going, timeout=timeout
         )
 
-    jobs = {str(job["name"]): job for job in plan["jobs"]}
+    jobs = {job.name: job for job in plan.jobs}
 
-    def updates_of(job: Mapping[str, Any]) -> Updates:
-        return parts.updates_of_job(sent, jobs[str(job["name"])])
+    def updates_of(job: RunJob) -> Updates:
+        return parts.updates_of_job(sent, jobs[job.name])
 
     return submit(parts, connect, partial(_follow, updates_of=updates_of, as_json=as_json))
 
 
-def _follow(remote: RemoteRun, *, updates_of: Callable[[Mapping[str, Any]], Updates], as_json: bool) -> int:
+def _follow(remote: RemoteRun, *, updates_of: Callable[[RunJob], Updates], as_json: bool) -> int:
     code = _finish(remote.runs, remote.watch(), as_json=as_json)
     remote.bring_changes(updates_of)
     return code
 
 
-def _named_only(configured: Config) -> Callable[[Mapping[str, Any]], Updates]:
+def _named_only(configured: Config) -> Callable[[RunJob], Updates]:
     """Return what comes home from jobs that another process submitted: nothing, changes are only named."""
     from pytest_remote_ci.artifacts import destinations
     from pytest_remote_ci.artifacts.updates import Updates
@@ -209,16 +210,16 @@ def _named_only(configured: Config) -> Callable[[Mapping[str, Any]], Updates]:
 
 def _finish(runs: Runs, run: Run, *, as_json: bool) -> int:
     """Print the logs of failed jobs and the result; return the exit code. With JSON, the logs go to stderr."""
-    for job in run["jobs"]:
-        if job["job_id"] is not None and state_of(job) == "failed":
-            tail = runs.tail(job["job_id"])
+    for job in run.jobs:
+        if job.job_id is not None and state_of(job) == "failed":
+            tail = runs.tail(job.job_id)
             if tail:
                 print_message("")
                 text = "".join(f"{line}\n" for line in tail)
                 print_titled_log(tail_heading(run, job), text, sys.stderr if as_json else sys.stdout)
     print_message(verdict(run))
     if as_json:
-        print_json(run)
+        print_json(run.fields)
     return exit_codes.of_run(run)
 
 
@@ -227,7 +228,7 @@ def list_runs(options: argparse.Namespace) -> int:
     with connected(settings(options), starts=False) as client:
         found = Runs(client).list(pipeline=options.name, status=options.status, limit=options.limit)
     if options.json:
-        print_json(found)
+        print_json([run.fields for run in found])
     elif not found:
         print_line("No runs found.")
     else:
@@ -236,20 +237,15 @@ def list_runs(options: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def _list_artifacts(client: Client, jobs: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+def _list_artifacts(client: Client, jobs: Sequence[RunJob], *, as_json: bool) -> None:
     from pytest_remote_ci.artifacts.download import shown
 
-    found = [
-        {"job": job["name"], "job_id": job["job_id"], **vars(item)}
-        for job in jobs
-        if job["job_id"] is not None
-        for item in client.artifacts(job["job_id"])
-    ]
+    found = [(job, item) for job in jobs if job.job_id is not None for item in client.artifacts(job.job_id)]
     if as_json:
-        print_json(found)
+        print_json([{"job": job.name, "job_id": job.job_id, **vars(item)} for job, item in found])
         return
-    for item in found:
-        print_line(f"{item['size']:>12}  {escaped(item['job'])}/{shown(item['path'])}")
+    for job, item in found:
+        print_line(f"{item.size:>12}  {escaped(job.name)}/{shown(item.path)}")
 
 
 def status(options: argparse.Namespace) -> int:
@@ -258,32 +254,32 @@ def status(options: argparse.Namespace) -> int:
     with connected(configured) as client:
         runs = Runs(client)
         found = runs.find(options.id) if options.named is None else runs.newest(options.named)
-        if options.watch and found["end_time"] is None:
+        if options.watch and not found.is_over:
             try:
                 remote = RemoteRun(client, Display(StatusLine()), Interrupts(), run=found)
                 found = remote.watch()
             except KeyboardInterrupt:
                 print_message(
                     f"Stopped watching. The run continues; reconnect with: "
-                    f"remote-ci pipeline status {found['run_id']} --watch"
+                    f"remote-ci pipeline status {found.run_id} --watch"
                 )
                 return exit_codes.INTERRUPTED
             print_message(verdict(found))
             if options.json:
-                print_json(found)
+                print_json(found.fields)
             remote.bring_changes(_named_only(configured))
             return exit_codes.of_run(found)
         if options.json:
-            print_json(found)
-            return exit_codes.of_run(found) if found["end_time"] is not None else exit_codes.OK
+            print_json(found.fields)
+            return exit_codes.of_run(found) if found.is_over else exit_codes.OK
         from datetime import datetime, timezone
 
-        print_line(escaped(f"{found['pipeline']}#{found['number']}  {found['status']}  {found['run_id']}"))
+        print_line(escaped(f"{found.title}  {found.status}  {found.run_id}"))
         for _, line in block(found, datetime.now(timezone.utc)):
             print_line(line)
-        if found["end_time"] is not None:
+        if found.is_over:
             print_line(verdict(found))
-        return exit_codes.of_run(found) if found["end_time"] is not None else exit_codes.OK
+        return exit_codes.of_run(found) if found.is_over else exit_codes.OK
 
 
 def logs(options: argparse.Namespace) -> int:
@@ -296,26 +292,26 @@ def logs(options: argparse.Namespace) -> int:
             print_json(
                 [
                     {
-                        "job": job["name"],
-                        "stage": job["stage"],
-                        "job_id": job["job_id"],
-                        "log": None if job["job_id"] is None else runs.log(job["job_id"]),
+                        "job": job.name,
+                        "stage": job.stage,
+                        "job_id": job.job_id,
+                        "log": None if job.job_id is None else runs.log(job.job_id),
                     }
                     for job in jobs
                 ]
             )
             return exit_codes.OK
         if options.follow:
-            return _follow_logs(runs, found, {job["name"] for job in jobs})
+            return _follow_logs(runs, found, {job.name for job in jobs})
         for job in jobs:
-            if job["job_id"] is None:
+            if job.job_id is None:
                 if len(jobs) > 1:
-                    print_message(escaped(f"--- {job['stage']} / {job['name']}"))
-                print_message(escaped(f"{job['name']} has not run: {job['reason'] or 'it is waiting'}"))
+                    print_message(escaped(f"--- {job.stage} / {job.name}"))
+                print_message(escaped(f"{job.name} has not run: {job.reason or 'it is waiting'}"))
             elif len(jobs) > 1:
-                print_titled_log(escaped(f"{job['stage']} / {job['name']}"), runs.log(job["job_id"]))
+                print_titled_log(escaped(f"{job.stage} / {job.name}"), runs.log(job.job_id))
             else:
-                print_log(runs.log(job["job_id"]))
+                print_log(runs.log(job.job_id))
     return exit_codes.OK
 
 
@@ -324,38 +320,35 @@ def _follow_logs(runs: Runs, run: Run, names: set[str]) -> int:
 
     A line on stderr says which job's output follows whenever that changes.
     """
-    from pytest_remote_ci.wire.events import Event
-
     last = None
 
     def on_trouble(text: str, left: float | None) -> None:
         print_message(escaped(trouble_words(text, left)))
 
-    stages = {job["name"]: job["stage"] for job in run["jobs"]}
-    for fields in runs.stream(run["run_id"], view="log", on_trouble=on_trouble):
-        event = Event(fields)
+    stages = {job.name: job.stage for job in run.jobs}
+    for event in runs.stream(run.run_id, view="log", on_trouble=on_trouble):
         if event.type != "log" or event.job not in names:
             continue
         if len(names) > 1 and event.job != last:
             print_message(escaped(f"--- {stages[event.job]} / {event.job}"))
         last = event.job
         print_log(event.text)
-    return exit_codes.of_run(runs.get(run["run_id"]))
+    return exit_codes.of_run(runs.get(run.run_id))
 
 
-def _chosen(run: Run, options: argparse.Namespace) -> list[Any]:
+def _chosen(run: Run, options: argparse.Namespace) -> list[RunJob]:
     """Return the run's jobs that ``--stage`` and ``--job`` name. Raises `Failure` if there is no such one."""
-    stages = list(dict.fromkeys(job["stage"] for job in run["jobs"]))
+    stages = list(dict.fromkeys(job.stage for job in run.jobs))
     if options.stage is not None and options.stage not in stages:
         raise Failure(
             f"the run has no stage {options.stage!r}; it has {', '.join(stages)}", exit_codes.USAGE_ERROR
         )
-    inside = [job for job in run["jobs"] if options.stage in (None, job["stage"])]
-    jobs = [job for job in inside if options.job in (None, job["name"], job["definition"])]
+    inside = [job for job in run.jobs if options.stage in (None, job.stage)]
+    jobs = [job for job in inside if options.job in (None, job.name, job.definition)]
     if options.job is not None and not jobs:
         place = "the run" if options.stage is None else f"the stage {options.stage!r}"
         raise Failure(
-            f"{place} has no job {options.job!r}; it has {', '.join(job['name'] for job in inside)}",
+            f"{place} has no job {options.job!r}; it has {', '.join(job.name for job in inside)}",
             exit_codes.USAGE_ERROR,
         )
     return jobs
@@ -369,7 +362,7 @@ def rerun(options: argparse.Namespace) -> int:
         runs = Runs(client)
         found = runs.find(options.id)
         made = runs.rerun(
-            found["run_id"],
+            found.run_id,
             failed=options.failed,
             stage=options.stage,
             job=options.job,
@@ -389,14 +382,14 @@ def cancel(options: argparse.Namespace) -> int:
         runs = Runs(client)
         found = runs.find(options.id)
         try:
-            found = runs.cancel(found["run_id"], stage=options.stage, job=options.job)
+            found = runs.cancel(found.run_id, stage=options.stage, job=options.job)
         except SubmissionRefused as error:  # it has already ended
             raise Failure(str(error)) from error
     if options.json:
-        print_json(found)
+        print_json(found.fields)
         return exit_codes.OK
     part = f" {options.job or options.stage!r} of" if options.job or options.stage else ""
-    print_line(escaped(f"Cancelling{part} {found['pipeline']}#{found['number']}."))
+    print_line(escaped(f"Cancelling{part} {found.title}."))
     return exit_codes.OK
 
 
@@ -407,8 +400,8 @@ def report(options: argparse.Namespace) -> int:
         raise Failure("--stage parameter is required when using --job", exit_codes.USAGE_ERROR)
     if name is None and (options.number or options.stage):
         raise Failure("--run and --stage need the name of the pipeline", exit_codes.USAGE_ERROR)
-    parts: list[Any] = []
-    wanted: dict[str, Any] = {}
+    parts: list[object] = []
+    wanted: dict[str, str | None] = {}
     if name is not None:
         parts = [name]
         if options.number is not None:
@@ -445,7 +438,7 @@ def artifacts(options: argparse.Namespace) -> int:
         if options.list or options.json:
             _list_artifacts(client, jobs, as_json=options.json)
             return exit_codes.OK
-        name = f"{found['pipeline']}-{found['number']}"
+        name = f"{found.pipeline}-{found.number}"
         base = (
             artifact_folder.default(name, Path.cwd())
             if options.artifacts_dir is None

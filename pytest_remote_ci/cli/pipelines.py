@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.cli import pipeline_runs, plan_view
 from pytest_remote_ci.cli.context import (
+    Commands,
     Failure,
     add_json,
     add_runner,
@@ -27,14 +28,15 @@ from pytest_remote_ci.cli.context import (
 from pytest_remote_ci.config.config import project_root
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session import pipeline_files
-from pytest_remote_ci.session.pipeline_files import Answer, Files, Question
+from pytest_remote_ci.session.pipeline_files import Files, Question
+from pytest_remote_ci.wire.answers import CheckedPipelines, Plan
 from pytest_remote_ci.workspace import changed_files
 
 if TYPE_CHECKING:
     from pytest_remote_ci.cli.plan_view import Durations
 
 
-def add(commands: Any) -> None:
+def add(commands: Commands) -> None:
     """Add ``pipeline`` with its sub-commands to those of ``remote-ci``."""
     text = "check and run pipelines, and show their runs"
     parser = commands.add_parser("pipeline", help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -84,7 +86,7 @@ def add_choice(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--tag", metavar="TAG", help="the tag for which the pipeline runs")
 
 
-def choice(options: argparse.Namespace, project: Path, name: str | None) -> dict[str, Any]:
+def choice(options: argparse.Namespace, project: Path, name: str | None) -> dict[str, object]:
     """Return the part ``plan`` of a question: the pipeline, and the options that restrict its run."""
     since = options.changed_since
     return {
@@ -107,11 +109,11 @@ def check(options: argparse.Namespace) -> int:
             print_line(f"Checking pipeline configuration: {name}")
     answer = ask({"files": files}, options)
     errors = print_problems(answer)
-    if not errors and not answer["pipelines"]:
+    if not errors and not answer.has_pipelines:
         print_message(f"{names[0]}:1:1: this file defines no pipeline")
         errors = 1
     if options.json:
-        print_json({**answer, "files": names, "valid": not errors})
+        print_json({**answer.fields, "files": names, "valid": not errors})
     if errors:
         return _invalid(errors)
     if not options.json:
@@ -125,11 +127,11 @@ def dry_run(options: argparse.Namespace) -> int:
     plan = plan_for(options, print_file=is_text)
     if plan is None:
         return exit_codes.FAILED
-    show(plan, pipeline_runs.past_durations(options, str(plan["pipeline"])), is_text=is_text)
+    show(plan, pipeline_runs.past_durations(options, plan.pipeline), is_text=is_text)
     return exit_codes.OK
 
 
-def plan_for(options: argparse.Namespace, *, print_file: bool = False) -> dict[str, Any] | None:
+def plan_for(options: argparse.Namespace, *, print_file: bool = False) -> Plan | None:
     """Return the plan for the command line; None if the definition has errors, which are printed.
 
     With `print_file`, print the name of the file, if one is given.
@@ -144,21 +146,20 @@ def plan_for(options: argparse.Namespace, *, print_file: bool = False) -> dict[s
     project = project_root(Path.cwd(), Path.cwd())
     answer = ask({"files": files, "plan": choice(options, project, name)}, options)
     errors = print_problems(answer)
-    if "plan" not in answer:
+    if answer.plan is None:
         if errors:
             _invalid(errors)
             return None
-        raise Failure(answer.get("refused", "The runner returned no plan"), exit_codes.USAGE_ERROR)
-    plan: dict[str, Any] = answer["plan"]
-    return plan
+        raise Failure(answer.refused or "The runner returned no plan", exit_codes.USAGE_ERROR)
+    return answer.plan
 
 
-def show(plan: plan_view.Plan, durations: Durations, *, is_text: bool) -> None:
+def show(plan: Plan, durations: Durations, *, is_text: bool) -> None:
     """Print a plan; `durations` are those of past runs."""
     path, seconds = plan_view.critical_path(plan, durations)
     if not is_text:
         critical = {"jobs": path, "seconds": seconds} if path else None
-        print_json({**plan, "critical_path": critical})
+        print_json({**plan.fields, "critical_path": critical})
         return
     print_line("Execution Plan:")
     for line in plan_view.tree(plan, durations):
@@ -167,10 +168,10 @@ def show(plan: plan_view.Plan, durations: Durations, *, is_text: bool) -> None:
         print_line(plan_view.critical_line(path, seconds))
 
 
-def ask(question: Question, options: argparse.Namespace) -> Answer:
+def ask(question: Question, options: argparse.Namespace) -> CheckedPipelines:
     """Return the answer of this machine or of the configured runner. Raises `ConfigError` if there is neither."""
 
-    def ask_runner(question: Question) -> Answer:
+    def ask_runner(question: Question) -> CheckedPipelines:
         configured = settings(options)
         if configured.url is None:
             raise ConfigError(
@@ -183,7 +184,7 @@ def ask(question: Question, options: argparse.Namespace) -> Answer:
     return pipeline_files.ask(question, ask_runner)
 
 
-def print_problems(answer: Answer) -> int:
+def print_problems(answer: CheckedPipelines) -> int:
     """Print errors and warnings, one line each; return the number of errors."""
     for line in pipeline_files.problems_in(answer):
         print_message(line)

@@ -1,38 +1,34 @@
-"""Text view of a plan: a tree of stages and jobs, and the critical path.
-
-Plans are JSON here, as written by `ci_runner.pipelines.plan.Plan.to_dict`; fields with default values are missing.
-"""
+"""Text view of a plan: a tree of stages and jobs, and the critical path."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from pytest_remote_ci.wire import formats
+from pytest_remote_ci.wire.answers import Plan, PlannedJob
 from pytest_remote_ci.wire.control_characters import escaped
 
-Plan = Mapping[str, Any]
 #: Name of a job (with its matrix cell) → its past duration in seconds.
 Durations = Mapping[str, float]
 
 
 def tree(plan: Plan, durations: Durations | None = None) -> Iterator[str]:
     """Yield the lines of the tree, in the order of stages, with past durations where they are known."""
-    for stage in plan["stages"]:
-        timeout = plan.get("stage_timeouts", {}).get(stage)
+    for stage in plan.stages:
+        timeout = plan.stage_timeouts.get(stage)
         yield f"{escaped(stage)}:" + (f"  [timeout: {formats.duration(timeout)}]" if timeout else "")
-        for job in plan["jobs"]:
-            if job["stage"] == stage:
-                yield from _job(job, (durations or {}).get(job["name"]))
+        for job in plan.jobs:
+            if job.stage == stage:
+                yield from _job(job, (durations or {}).get(job.name))
 
 
-def _job(job: Mapping[str, Any], duration: float | None) -> Iterator[str]:
-    left_out = f"  [left out: {job['skipped']}]" if job.get("skipped") else ""
-    yield escaped(f"  {job['name']}:{left_out}")
+def _job(job: PlannedJob, duration: float | None) -> Iterator[str]:
+    left_out = f"  [left out: {job.skipped}]" if job.skipped else ""
+    yield escaped(f"  {job.name}:{left_out}")
     yield escaped(f"    image: {_image(job)}")
     yield "    script:"
-    for command in job.get("script") or [_pytest(job)]:
+    for command in job.script or [_pytest(job)]:
         first, *rest = command.split("\n")
         yield f"      - {first}"
         yield from (f"        {line}" for line in rest)
@@ -40,35 +36,31 @@ def _job(job: Mapping[str, Any], duration: float | None) -> Iterator[str]:
         yield escaped(f"    {key}: {text}")
 
 
-def _image(job: Mapping[str, Any]) -> str:
-    python = job.get("python")
-    return job.get("image") or f"the runner's own{f' for Python {python}' if python else ''}"
+def _image(job: PlannedJob) -> str:
+    return job.image or f"the runner's own{f' for Python {job.python}' if job.python else ''}"
 
 
-def _pytest(job: Mapping[str, Any]) -> str:
-    return shlex.join(["python", "-m", "pytest", *job.get("args", ())])
+def _pytest(job: PlannedJob) -> str:
+    return shlex.join(["python", "-m", "pytest", *job.args])
 
 
-def _details(job: Mapping[str, Any], duration: float | None) -> Iterator[tuple[str, str]]:
-    if job.get("image") and job.get("python"):
-        yield "python", job["python"]
-    for key, field in (("needs", "artifacts_from"), ("secrets", "secrets"), ("artifacts", "artifacts")):
-        if job.get(field):
-            yield key, ", ".join(job[field])
-    if job.get("env"):
-        yield "env", ", ".join(f"{name}={value}" for name, value in job["env"].items())
-    if job.get("services"):
-        yield "services", ", ".join(f"{service['name']} ({service['image']})" for service in job["services"])
-    if job.get("allow_failure"):
+def _details(job: PlannedJob, duration: float | None) -> Iterator[tuple[str, str]]:
+    if job.image and job.python:
+        yield "python", job.python
+    for key, names in (("needs", job.artifacts_from), ("secrets", job.secrets), ("artifacts", job.artifacts)):
+        if names:
+            yield key, ", ".join(names)
+    if job.env:
+        yield "env", ", ".join(f"{name}={value}" for name, value in job.env.items())
+    if job.services:
+        yield "services", ", ".join(f"{service.name} ({service.image})" for service in job.services)
+    if job.allow_failure:
         yield "allow failure", "yes"
-    if job.get("retries"):
-        codes = ", ".join(map(str, job["retries"].get("exit_codes", ())))
-        yield (
-            "retries",
-            f"{job['retries'].get('count', 0)}{f' (also after exit codes {codes})' if codes else ''}",
-        )
-    if job.get("timeout"):
-        yield "timeout", formats.duration(job["timeout"])
+    if job.retries.count or job.retries.exit_codes:
+        codes = ", ".join(map(str, job.retries.exit_codes))
+        yield "retries", f"{job.retries.count}{f' (also after exit codes {codes})' if codes else ''}"
+    if job.timeout:
+        yield "timeout", formats.duration(job.timeout)
     if duration is not None:
         yield "last took", formats.duration(duration)
 
@@ -79,10 +71,10 @@ def critical_path(plan: Plan, durations: Durations) -> tuple[list[str], float]:
     Jobs without a past duration count as 0 s and are omitted; if no job has one, the result is ([], 0.0). Skipped
     jobs are ignored.
     """
-    jobs = {job["name"]: job for job in plan["jobs"] if not job.get("skipped")}
+    jobs = {job.name: job for job in plan.jobs if not job.skipped}
     best: dict[str, tuple[float, str | None]] = {}
     for name in _in_order(jobs):
-        before = [need for need in jobs[name].get("needs", ()) if need in jobs]
+        before = [need for need in jobs[name].needs if need in jobs]
         longest = max(before, key=lambda need: best[need][0], default=None)
         start = best[longest][0] if longest is not None else 0.0
         best[name] = (start + durations.get(name, 0.0), longest)
@@ -96,12 +88,12 @@ def critical_path(plan: Plan, durations: Durations) -> tuple[list[str], float]:
     return path[::-1], total
 
 
-def _in_order(jobs: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _in_order(jobs: Mapping[str, PlannedJob]) -> list[str]:
     """Return the names of jobs, each after the jobs that it needs."""
-    missing = {name: sum(need in jobs for need in job.get("needs", ())) for name, job in jobs.items()}
+    missing = {name: sum(need in jobs for need in job.needs) for name, job in jobs.items()}
     users: dict[str, list[str]] = {name: [] for name in jobs}
     for name, job in jobs.items():
-        for need in job.get("needs", ()):
+        for need in job.needs:
             if need in users:
                 users[need].append(name)
     order = [name for name, count in missing.items() if not count]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 
@@ -19,15 +18,16 @@ class _SkipStartupChecks:
     """Ignore `minversion` and plugins that cannot be imported. Both replace methods of pytest."""
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_cmdline_parse(self, pluginmanager: Any) -> None:
+    def pytest_cmdline_parse(self, pluginmanager: pytest.PytestPluginManager) -> None:
         """Patch the checks before pytest reads its settings."""
-        config = pluginmanager.get_plugin("pytestconfig")
-        skip_version_check(config)
-        pluginmanager.import_plugin = _ignore_errors(pluginmanager.import_plugin)
+        config: pytest.Config | None = pluginmanager.get_plugin("pytestconfig")
+        if config is not None:
+            skip_version_check(config)
+        vars(pluginmanager)["import_plugin"] = _ignore_errors(pluginmanager.import_plugin)
 
 
 def _ignore_errors(import_plugin: Callable[..., None]) -> Callable[..., None]:
-    def import_if_possible(name: str, *args: Any, **kwargs: Any) -> None:
+    def import_if_possible(name: str, *args: object, **kwargs: object) -> None:
         try:
             import_plugin(name, *args, **kwargs)
         except Exception:  # plugins of the project can raise anything

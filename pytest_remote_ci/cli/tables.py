@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any
 
 from pytest_remote_ci.artifacts.download import shown
 from pytest_remote_ci.wire import formats
+from pytest_remote_ci.wire.answers import Job, RunSummary, TestHistory, TestReport, TestResult
 
 #: Widest column that is padded.
 _WIDEST = 40
@@ -15,123 +15,118 @@ _WIDEST = 40
 _ORDER = ("error", "failed", "xpassed", "unfinished", "xfailed", "skipped", "passed")
 
 
-def results(tests: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def results(tests: Iterable[TestResult]) -> Iterator[str]:
     """Yield lines for the tests of one job: outcome, seconds, id; worst first."""
-    found = sorted(tests, key=lambda test: (_rank(test.get("outcome")), str(test.get("id"))))
+    found = sorted(tests, key=lambda test: (_rank(test.outcome), test.id))
     if not found:
         yield "No results of single tests (only recorded sessions have them)."
     for test in found:
-        seconds = formats.exact_duration(test.get("duration"))
-        yield f"{shown(str(test.get('outcome'))):<12}{seconds:>10}  {shown(str(test.get('id')))}"
+        seconds = formats.exact_duration(test.duration)
+        yield f"{shown(test.outcome):<12}{seconds:>10}  {shown(test.id)}"
 
 
-def report(answer: Mapping[str, Any]) -> Iterator[str]:
-    """Yield lines for a report over several runs, as the API returns it."""
-    runs, tests = answer.get("runs") or [], answer.get("tests") or []
-    if not runs:
+def report(answer: TestReport) -> Iterator[str]:
+    """Yield lines for a report over several jobs."""
+    jobs, tests = answer.jobs, answer.tests
+    if not jobs:
         yield "No recorded runs of this project yet."
         return
-    yield f"{len(runs)} runs, {formats.time(runs[0].get('at'))} to {formats.time(runs[-1].get('at'))}"
-    kind = answer.get("kind")
+    yield f"{len(jobs)} runs, {formats.time(jobs[0].at)} to {formats.time(jobs[-1].at)}"
     if not tests:
         yield {"flaky": "No flaky tests.", "failing-since": "Nothing fails that passed before."}.get(
-            str(kind), "No tests."
+            answer.kind, "No tests."
         )
         return
     yield f"{'PASSED':>7}{'RUNS':>6}{'MEAN':>10}{'TREND':>8}  TEST"
     for test in tests:
         yield (
-            f"{_rate(test.get('pass_rate')):>7}{sum((test.get('counts') or {}).values()):>6}"
-            f"{formats.exact_duration(test.get('duration')):>10}{_trend(test.get('before'), test.get('now')):>8}"
-            f"  {shown(str(test.get('id')))}{_remark(test)}"
+            f"{_rate(test.pass_rate):>7}{sum(test.counts.values()):>6}"
+            f"{formats.exact_duration(test.duration):>10}{_trend(test.before, test.now):>8}"
+            f"  {shown(test.id)}{_remark(test)}"
         )
 
 
-def runs(found: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def runs(found: Iterable[RunSummary]) -> Iterator[str]:
     """Yield lines for runs: name and number, status, times, id."""
     yield f"{'RUN':<24} {'STATUS':<12} {'START TIME':<22} {'END TIME':<22} RUN ID"
     for run in found:
-        status = "passed" if run.get("success") else str(run.get("status"))
-        if run.get("status") == "completed" and not run.get("success"):
+        status = "passed" if run.success else run.status
+        if run.status == "completed" and not run.success:
             status = "failed"
-        name = f"{run.get('pipeline')}#{run.get('number')}"
-        times = f"{formats.time(run.get('start_time')):<22} {formats.time(run.get('end_time')):<22}"
-        yield f"{shown(name):<24} {shown(status):<12} {times} {shown(str(run.get('run_id')))}"
+        times = f"{formats.time(run.start_time):<22} {formats.time(run.end_time):<22}"
+        yield f"{shown(run.title):<24} {shown(status):<12} {times} {shown(run.run_id)}"
 
 
-def jobs(found: Iterable[Mapping[str, Any]], now: datetime) -> Iterator[str]:
+def jobs(found: Iterable[Job], now: datetime) -> Iterator[str]:
     """Yield lines for jobs: beginning of the id, name, project, result, duration, age, reason."""
-    rows = [("JOB", "NAME", "PROJECT", "RESULT", "DURATION", "AGE", "REASON")]
+    rows = [["JOB", "NAME", "PROJECT", "RESULT", "DURATION", "AGE", "REASON"]]
     for job in found:
         cells = (
-            str(job.get("job_id"))[:8],
+            job.job_id[:8],
             _job_name(job),
-            str(job.get("project") or "-"),
+            job.project or "-",
             result(job),
-            _elapsed(job.get("start_time"), job.get("end_time"), now),
-            _elapsed(job.get("submitted_at"), None, now),
-            str(job.get("reason") or ""),
+            _elapsed(job.start_time, job.end_time, now),
+            _elapsed(job.submitted_at, None, now),
+            job.reason,
         )
-        rows.append(tuple(shown(cell) for cell in cells))  # type: ignore[arg-type]  # as many as above
+        rows.append([shown(cell) for cell in cells])
     widths = [min(max(len(row[column]) for row in rows), _WIDEST) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def result(job: Mapping[str, Any]) -> str:
+def result(job: Job) -> str:
     """Return a job's result in words: ``3 failed, 40 passed``, or its state while it has none."""
-    status, counts = str(job.get("status")), job.get("counts")
-    numbers = ""
-    if isinstance(counts, dict):
-        ordered = sorted(counts.items(), key=lambda item: (_rank(item[0]), str(item[0])))
-        numbers = ", ".join(f"{number} {outcome}" for outcome, number in ordered)
-    if status == "completed":
-        words = "passed" if job.get("success") else f"failed (exit code {job.get('exit_code')})"
+    ordered = sorted(job.counts.items(), key=lambda item: (_rank(item[0]), item[0]))
+    numbers = ", ".join(f"{number} {outcome}" for outcome, number in ordered)
+    if job.status == "completed":
+        words = "passed" if job.success else f"failed (exit code {job.exit_code})"
         # Tests can all have passed in a job that failed, for example for lack of coverage.
-        is_told = numbers and bool(job.get("success")) != any(_rank(name) < 2 for name in counts or ())
-        return numbers if is_told else ", ".join(filter(None, (words, numbers)))
-    if status == "queued" and job.get("queue_position"):
-        return f"queued, position {job.get('queue_position')}"
-    words = {"failed": "no verdict", "running": str(job.get("phase") or "running")}.get(status, status)
+        is_clear = numbers and bool(job.success) != any(_rank(name) < 2 for name in job.counts)
+        return numbers if is_clear else ", ".join(filter(None, (words, numbers)))
+    if job.status == "queued" and job.queue_position:
+        return f"queued, position {job.queue_position}"
+    words = {"failed": "no verdict", "running": job.phase or "running"}.get(job.status, job.status)
     return ", ".join(filter(None, (words, numbers)))
 
 
-def _job_name(job: Mapping[str, Any]) -> str:
+def _job_name(job: Job) -> str:
     """Return a job's name; for a job of a run, the run's id, its stage and its name in the plan."""
-    if job.get("run_id"):
-        return f"run {str(job['run_id'])[:8]}: {job.get('stage')} / {job.get('planned')}"
-    return str(job.get("name") or "-")
+    if job.run_id:
+        return f"run {job.run_id[:8]}: {job.stage} / {job.planned}"
+    return job.name or "-"
 
 
-def _elapsed(start: object, end: object, now: datetime) -> str:
+def _elapsed(start: str | None, end: str | None, now: datetime) -> str:
     began = formats.parse_time(start)
     if began is None:
         return "-"
     return formats.duration(max(0.0, ((formats.parse_time(end) or now) - began).total_seconds()))
 
 
-def _remark(test: Mapping[str, Any]) -> str:
+def _remark(test: TestHistory) -> str:
     words = []
-    since = test.get("failing_since")
-    if isinstance(since, dict):
-        words.append(f"failing since {formats.time(since.get('at'))}, job {shown(str(since.get('job_id')))}")
-    if test.get("flaky_workspaces"):
+    since = test.failing_since
+    if since is not None:
+        words.append(f"failing since {formats.time(since.at)}, job {shown(since.job_id)}")
+    if test.flaky_workspaces:
         words.append("flaky: passed and failed on the same files")
-    elif test.get("flaky"):
+    elif test.is_flaky:
         words.append("flaky: passed when it was run again")
     return f"  ({'; '.join(words)})" if words else ""
 
 
-def _rank(outcome: object) -> int:
-    return _ORDER.index(str(outcome)) if outcome in _ORDER else len(_ORDER)
+def _rank(outcome: str) -> int:
+    return _ORDER.index(outcome) if outcome in _ORDER else len(_ORDER)
 
 
-def _rate(value: object) -> str:
-    return f"{value:.0%}" if isinstance(value, (int, float)) else "-"
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
 
 
-def _trend(before: object, now: object) -> str:
+def _trend(before: float | None, now: float | None) -> str:
     """Return how much slower (or faster) the newer half of the runs is, in percent."""
-    if not isinstance(before, (int, float)) or not isinstance(now, (int, float)) or before < 0.001:
+    if before is None or now is None or before < 0.001:
         return "-"
     return f"{now / before - 1:+.0%}"

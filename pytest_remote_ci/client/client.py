@@ -8,8 +8,8 @@ from pytest_remote_ci.wire.protocol import Manifest, SubmitOptions
 with Client("https://runner.example", key) as client:
     job_id = client.submit(Path("project.zip"), SubmitOptions(args=("-x", "tests/unit")))
     for event in client.stream(job_id):
-        if event["type"] == "log":
-            print(event["data"], end="")
+        if event.type == "log":
+            print(event.text, end="")
 ```
 
 Errors are those of `pytest_remote_ci.errors`. A `Client` must be used by one thread only. The functions of
@@ -25,11 +25,12 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from pytest_remote_ci.client.ids import PAGE, whole_id
 from pytest_remote_ci.client.multipart import MultipartUpload, Progress
+from pytest_remote_ci.client.parameters import Parameters, given
 from pytest_remote_ci.client.retry import Backoff
 from pytest_remote_ci.client.stream import EventStream, OnTrouble
 from pytest_remote_ci.client.transport import (
@@ -41,23 +42,35 @@ from pytest_remote_ci.client.transport import (
     Transport,
 )
 from pytest_remote_ci.errors import ClientError, JobNotFound, RunnerUnreachable, SubmissionRefused
+from pytest_remote_ci.wire import answers
 from pytest_remote_ci.wire.control_characters import holds_any
 from pytest_remote_ci.wire.protocol import STRICT_PROTOCOL, Manifest, SubmitOptions
 from pytest_remote_ci.workspace.collect import create_project_zip
 
 if TYPE_CHECKING:
+    import requests
+
     from pytest_remote_ci.artifacts.download import Artifact
+    from pytest_remote_ci.client.legacy import (
+        list_jobs,
+        submit_tests_async,
+        submit_tests_streaming,
+        wait_for_job,
+    )
     from pytest_remote_ci.wire.changes import Change
+    from pytest_remote_ci.wire.events import Event
+
+_T = TypeVar("_T")
 
 __all__ = [
     "KEY_HELP",
     "AuthenticationFailed",
     "Client",
     "create_project_zip",
-    "list_jobs",  # noqa: F822 - see `__getattr__`
-    "submit_tests_async",  # noqa: F822 - see `__getattr__`
-    "submit_tests_streaming",  # noqa: F822 - see `__getattr__`
-    "wait_for_job",  # noqa: F822 - see `__getattr__`
+    "list_jobs",
+    "submit_tests_async",
+    "submit_tests_streaming",
+    "wait_for_job",
 ]
 
 #: Uploads larger than this (bytes) are preceded by a check of the key, so that a refusal does not cost the upload.
@@ -147,11 +160,9 @@ class Client:
             sent |= {"protocol": STRICT_PROTOCOL, "secrets": dict(secrets)}
         text = None if sent is None else json.dumps(sent)
         answer = self.upload("/submit-async", archive, text, manifest, progress, idempotency_key)
-        job_id = answer.get("job_id") if isinstance(answer, dict) else None
-        if not isinstance(job_id, str) or not job_id or holds_any(job_id):
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (no job id); check the address"
-            )
+        job_id = self.read("no job id", lambda raw: answers.Fields(raw).text("job_id"), answer)
+        if not job_id or holds_any(job_id):
+            raise self._odd("no job id")
         return job_id
 
     def upload(
@@ -162,7 +173,7 @@ class Client:
         manifest: Manifest | None,
         progress: Progress | None,
         idempotency_key: str | None,
-    ) -> Any:
+    ) -> object:
         """Post a project to `path` and return the JSON of the answer.
 
         `text` becomes the part ``options``. The other arguments and the errors are those of `submit`.
@@ -185,13 +196,13 @@ class Client:
                     raise RunnerUnreachable(str(error)) from error
                 backoff.wait(error.retry_after)
 
-    def _post(self, path: str, body: MultipartUpload, headers: dict[str, str]) -> Any:
+    def _post(self, path: str, body: MultipartUpload, headers: dict[str, str]) -> object:
         sent = {"Content-Type": body.content_type, **headers}
         try:
             with self._transport.send(
                 "POST", path, data=body, headers=sent, read_timeout=_SUBMIT_TIMEOUT
             ) as response:
-                return response.json()
+                return _json(response)
         except Interrupted as error:
             if not body.handed_over and not error.refused:
                 # If the runner refuses a request by its headers, it closes the connection while the body is being
@@ -200,9 +211,7 @@ class Client:
                     self.verify()
             raise
         except ValueError as error:
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (not JSON); check the address"
-            ) from error
+            raise self._odd("not JSON") from error
 
     def missing(self, digests: Collection[str]) -> list[str] | None:
         """Return the digests of the contents to send; None if the runner does not support manifests."""
@@ -210,19 +219,18 @@ class Client:
         body = json.dumps(sorted(digests)).encode()
         try:
             with self._send("POST", "/blobs/missing", data=body, headers=headers) as response:
-                answer = response.json()
+                answer = _json(response)
         except (JobNotFound, NotOffered):
             return None
         except ValueError:
             answer = None
-        if not isinstance(answer, list) or not set(answer) <= set(digests):
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (not a list of digests); check the address"
-            )
+        found = self.read("not a list of digests", answers.texts, answer)
+        if not set(found) <= set(digests):
+            raise self._odd("not a list of digests")
         self._welcome = True
-        return answer
+        return found
 
-    def check_pipelines(self, question: Mapping[str, Any]) -> dict[str, Any]:
+    def check_pipelines(self, question: Mapping[str, object]) -> answers.CheckedPipelines:
         """Return the answer of `POST /pipelines/check` (docs/guide/pipelines.md)."""
         try:
             answer = self.ask("POST", "/pipelines/check", body=dict(question))
@@ -230,11 +238,7 @@ class Client:
             raise RunnerUnreachable(
                 f"the runner at {self.url} is too old for pipelines: update it"
             ) from error
-        if not isinstance(answer, dict) or not isinstance(answer.get("problems"), list):
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (nothing about pipelines); check the address"
-            )
-        return answer
+        return self.read("nothing about pipelines", answers.CheckedPipelines, answer)
 
     def stream(
         self,
@@ -264,18 +268,17 @@ class Client:
             of_run=of_run,
         )
 
-    def job(self, job_id: str) -> dict[str, Any]:
+    def job(self, job_id: str) -> answers.Job:
         """Return the job's summary. Raises `JobNotFound`."""
-        summary = self._get(f"/jobs/{quote(job_id, safe='')}")
-        if not isinstance(summary, dict):
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (not a job); check the address"
-            )
-        return summary
+        return self.read("not a job", answers.Job, self._get(f"/jobs/{quote(job_id, safe='')}"))
 
     def job_id(self, word: str) -> str:
         """Return the id of the job that `word` begins. Raises `JobNotFound`, `AmbiguousId`."""
-        return whole_id("job", word, lambda before: self.jobs(query=word, limit=PAGE, before=before))
+
+        def page(before: str | None) -> list[str]:
+            return [job.job_id for job in self.jobs(query=word, limit=PAGE, before=before)]
+
+        return whole_id("job", word, page)
 
     def jobs(
         self,
@@ -285,15 +288,17 @@ class Client:
         query: str | None = None,
         limit: int | None = None,
         before: str | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[answers.Job]:
         """Return summaries of the key owner's jobs, newest submission first."""
-        params = {"status": status, "since": since, "q": query, "limit": limit, "before": before}
-        answer = self._get("/jobs", {name: value for name, value in params.items() if value is not None})
-        if not isinstance(answer, list):
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (not a list of jobs); check the address"
-            )
-        return answer
+        params = given(status=status, since=since, q=query, limit=limit, before=before)
+        return self.read("not a list of jobs", answers.list_of(answers.Job), self._get("/jobs", params))
+
+    def events(self, job_id: str, *, after: int, limit: int, view: str | None = None) -> list[Event]:
+        """Return a page of the job's events: at most `limit` after event number `after`."""
+        answer = self._get(
+            f"/jobs/{quote(job_id, safe='')}/events", given(after=after, limit=limit, view=view)
+        )
+        return self.read("not a list of events", answers.events_in, answer)
 
     def artifacts(self, job_id: str) -> list[Artifact]:
         """Return the job's artifacts.
@@ -308,9 +313,7 @@ class Client:
             self.job(job_id)  # raises if the job itself does not exist
             found = []
         if found is None:
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (not a list of artifacts); check the address"
-            )
+            raise self._odd("not a list of artifacts")
         return found
 
     def changes(self, job_id: str) -> tuple[str | None, list[Change]]:
@@ -325,59 +328,38 @@ class Client:
         except JobNotFound:
             self.job(job_id)  # raises if the job itself does not exist
             return None, []
-        found = parse_list(answer.get("files")) if isinstance(answer, dict) else None
-        root = answer.get("root") if isinstance(answer, dict) else None
-        if found is None or not (root is None or isinstance(root, str)):
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (not a list of changes); check the address"
-            )
-        return root, found
+        changes = self.read("not a list of changes", answers.Changes, answer)
+        found = parse_list(changes.files)
+        if found is None:
+            raise self._odd("not a list of changes")
+        return changes.root, found
 
-    def tests(self, job_id: str) -> Iterator[dict[str, Any]]:
+    def tests(self, job_id: str) -> Iterator[answers.TestResult]:
         """Yield the results of the job's tests, ordered by test id; none if the session was not recorded."""
         after = ""
         while True:
             answer = self._get(f"/jobs/{quote(job_id, safe='')}/tests", {"after": after} if after else None)
-            if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
-                raise RunnerUnreachable(
-                    f"{self.url} does not answer like a runner (not a list of tests); check the address"
-                )
-            yield from answer
-            if len(answer) < _TESTS_PAGE or str(answer[-1].get("id")) <= after:
+            page = self.read("not a list of tests", answers.list_of(answers.TestResult), answer)
+            yield from page
+            if len(page) < _TESTS_PAGE or page[-1].id <= after:
                 return
-            after = str(answer[-1]["id"])
+            after = page[-1].id
 
     def test_report(
         self, kind: str = "all", *, root: str | None = None, runs: int | None = None, limit: int | None = None
-    ) -> dict[str, Any]:
+    ) -> answers.TestReport:
         """Return statistics about tests from the key owner's newest runs (of the project in `root`)."""
-        params = {"kind": kind, "root": root, "runs": runs, "limit": limit}
-        answer = self._get(
-            "/reports/tests", {name: value for name, value in params.items() if value is not None}
-        )
-        if not isinstance(answer, dict) or not isinstance(answer.get("tests"), list):
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (not a report); check the address"
-            )
-        return answer
+        answer = self._get("/reports/tests", given(kind=kind, root=root, runs=runs, limit=limit))
+        return self.read("not a report", answers.TestReport, answer)
 
-    def kept(self, root: str | None = None) -> list[dict[str, Any]]:
+    def kept(self, root: str | None = None) -> list[answers.KeptFolder]:
         """Return what the key owner's jobs (of the project in `root`) keep for the next one."""
-        answer = self._get("/kept", {"root": root} if root is not None else None)
-        if not isinstance(answer, list) or not all(isinstance(item, dict) for item in answer):
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (not a list of kept folders); check the address"
-            )
-        return answer
+        answer = self._get("/kept", given(root=root))
+        return self.read("not a list of kept folders", answers.list_of(answers.KeptFolder), answer)
 
-    def clear_kept(self, root: str | None = None) -> dict[str, Any]:
+    def clear_kept(self, root: str | None = None) -> answers.Cleared:
         """Remove what `kept` lists; return the runner's answer."""
-        answer = self.ask("DELETE", "/kept", {"root": root} if root is not None else None)
-        if not isinstance(answer, dict):
-            raise RunnerUnreachable(
-                f"{self.url} does not answer like a runner (not an object); check the address"
-            )
-        return answer
+        return self.read("not an object", answers.Cleared, self.ask("DELETE", "/kept", given(root=root)))
 
     def artifact(self, job_id: str, path: str, start: int = 0) -> Content:
         """Open the content of one artifact from byte `start`. The caller closes it. Raises `Interrupted`."""
@@ -413,38 +395,66 @@ class Client:
         """Return whether a runner answers at all, with any key."""
         try:
             with self._transport.send("GET", "/health", read_timeout=timeout) as response:
-                body = response.json()
+                return answers.Fields(_json(response)).text("status") == "ok"
         except (ClientError, ValueError):
             return False
-        return isinstance(body, dict) and body.get("status") == "ok"
 
-    def ask(self, method: str, path: str, params: dict[str, Any] | None = None, body: Any = None) -> Any:
+    def read(self, what: str, parse: Callable[[object], _T], answer: object) -> _T:
+        """Return an answer parsed. Raises `RunnerUnreachable`; `what` says what a wrong answer is."""
+        try:
+            return parse(answer)
+        except answers.AnswerError as error:
+            detail = str(error)
+            raise self._odd(f"{what}: {detail}" if detail else what) from error
+
+    def _odd(self, what: str) -> RunnerUnreachable:
+        """Return the error for an answer that no runner gives."""
+        return RunnerUnreachable(f"{self.url} does not answer like a runner ({what}); check the address")
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        params: Parameters | None = None,
+        body: Mapping[str, object] | None = None,
+    ) -> object:
         """Send any short request and return the JSON of its answer.
 
         `body` is sent as JSON with an idempotency key, so that a repetition has no second effect.
         """
-        more: dict[str, Any] = {}
+        headers, data = None, None
         if body is not None:
             headers = {"Content-Type": "application/json", "Idempotency-Key": uuid.uuid4().hex}
-            more = {"data": json.dumps(body).encode(), "headers": headers}
-        with self._send(method, path, params=params, read_timeout=30.0, **more) as response:
+            data = json.dumps(body).encode()
+        with self._send(
+            method, path, params=params, headers=headers, data=data, read_timeout=30.0
+        ) as response:
             try:
-                return response.json()
+                return _json(response)
             except ValueError as error:
-                raise RunnerUnreachable(
-                    f"{self.url} does not answer like a runner (not JSON); check the address"
-                ) from error
+                raise self._odd("not JSON") from error
 
-    def _get(self, path: str, params: dict[str, Any] | None = None) -> Any:
+    def _get(self, path: str, params: Parameters | None = None) -> object:
         return self.ask("GET", path, params)
 
-    def _send(self, method: str, path: str, **more: Any) -> Any:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Parameters | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        read_timeout: float | None = None,
+    ) -> requests.Response:
         """Send a short request; repeat it once after a broken connection, then raise `RunnerUnreachable`."""
         backoff = Backoff(_BUSY_PATIENCE, self._sleep)
         patience = _BUSY_PATIENCE
         while True:
             try:
-                return self._transport.send(method, path, **more)
+                return self._transport.send(
+                    method, path, params=params, headers=headers, data=data, read_timeout=read_timeout
+                )
             except SubmissionRefused as error:
                 patience = self._wait_for_turn(error, patience)
             except Interrupted as error:
@@ -467,15 +477,22 @@ class Client:
         return left
 
 
+def _json(response: requests.Response) -> object:
+    """Return the body, parsed. Raises ValueError."""
+    found: object = response.json()
+    return found
+
+
 def with_key_help(error: AuthenticationFailed) -> AuthenticationFailed:
     """Return the same error with the ways to supply a key added below its message."""
     return AuthenticationFailed(f"{error}\n\n{KEY_HELP}")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the functions of `pytest_remote_ci.client.legacy`, which are built on this module, on first use."""
     from pytest_remote_ci.client import legacy
 
     if name in __all__ and hasattr(legacy, name):
-        return getattr(legacy, name)
+        found: object = getattr(legacy, name)
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ with them, newest first.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from pytest_remote_ci.errors import AmbiguousId, JobNotFound
 
@@ -20,8 +20,8 @@ _MOST_PAGES: Final = 100
 _LISTED: Final = 5
 _LONGEST: Final = 100
 
-#: Function that returns the page of summaries after an id; None: the first page.
-Pages = Callable[["str | None"], Sequence[Any]]
+#: Function that returns the ids of the page of a list after an id; None: the first page.
+Pages = Callable[["str | None"], Sequence[str]]
 
 
 def whole_id(kind: str, word: str, pages: Pages) -> str:
@@ -31,7 +31,7 @@ def whole_id(kind: str, word: str, pages: Pages) -> str:
     """
     if len(word) >= _WHOLE:
         return word
-    found = _candidates(kind, word, pages) if word else []
+    found = _candidates(word, pages) if word else []
     if not found:
         raise JobNotFound(f"{kind.capitalize()} not found: {word}")
     if len(found) > 1:
@@ -41,14 +41,13 @@ def whole_id(kind: str, word: str, pages: Pages) -> str:
     return found[0]
 
 
-def _candidates(kind: str, word: str, pages: Pages) -> list[str]:
+def _candidates(word: str, pages: Pages) -> list[str]:
     """Return the ids that begin with `word`, newest first; stop when there are more than a message lists."""
     found: list[str] = []
     before: str | None = None
     for _ in range(_MOST_PAGES):
         page = pages(before)
-        ids = [item.get(f"{kind}_id") for item in page if isinstance(item, dict)]
-        names = [name for name in ids if isinstance(name, str) and len(name) <= _LONGEST]
+        names = [name for name in page if len(name) <= _LONGEST]
         found += [name for name in names if name.startswith(word) and name not in found]
         if word in found:
             return [word]

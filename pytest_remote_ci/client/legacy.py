@@ -5,14 +5,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from pytest_remote_ci.client.client import AuthenticationFailed, Client, with_key_help
 from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
 from pytest_remote_ci.client.embedded_runner import DEFAULT_URL
-from pytest_remote_ci.client.stream import Event
 from pytest_remote_ci.errors import ClientError
 from pytest_remote_ci.workspace.collect import collect
+
+#: An event as it was sent.
+Event: TypeAlias = dict[str, object]
 
 
 def submit_tests_streaming(
@@ -26,7 +28,8 @@ def submit_tests_streaming(
         with Client(server_url, api_key) as client:
             job_id = _submit_folder(client, Path(project_dir))
             yield {"type": "job_id", "job_id": job_id}
-            yield from client.stream(job_id)
+            for event in client.stream(job_id):
+                yield dict(event.fields)
     except AuthenticationFailed as error:
         raise with_key_help(error) from error
     except (ClientError, OSError) as error:
@@ -50,18 +53,19 @@ def wait_for_job(
     """Yield a job's events, only new ones unless `from_beginning`; errors as in `submit_tests_streaming`."""
     try:
         with Client(server_url, api_key) as client:
-            yield from client.stream(job_id, from_beginning=from_beginning)
+            for event in client.stream(job_id, from_beginning=from_beginning):
+                yield dict(event.fields)
     except AuthenticationFailed as error:
         raise with_key_help(error) from error
     except (ClientError, OSError) as error:
         yield from _failure(f"Error waiting for job: {error}")
 
 
-def list_jobs(server_url: str = DEFAULT_URL, api_key: str | None = None) -> list[dict[str, Any]]:
+def list_jobs(server_url: str = DEFAULT_URL, api_key: str | None = None) -> list[dict[str, object]]:
     """Return summaries of the key owner's jobs. A refused key raises RuntimeError, other errors a `ClientError`."""
     try:
         with Client(server_url, api_key) as client:
-            return client.jobs()
+            return [dict(job.fields) for job in client.jobs()]
     except AuthenticationFailed as error:
         raise with_key_help(error) from error
 

@@ -10,14 +10,18 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pytest_remote_ci.client.retry import Backoff
 from pytest_remote_ci.client.transport import Interrupted, Transport, is_timeout
 from pytest_remote_ci.errors import JobNotFound, RunnerUnreachable, SubmissionRefused
+from pytest_remote_ci.wire.answers import AnswerError, events_in
+from pytest_remote_ci.wire.events import Event
 
-Event = dict[str, Any]
+if TYPE_CHECKING:
+    import requests
+
 #: Called with a line of text about an interruption, and the seconds after which the stream gives up.
 OnTrouble = Callable[[str, "float | None"], None]
 
@@ -92,7 +96,7 @@ class EventStream:
                         self._has_connected = True
                         backoff.contact()
                         yield event
-                        if event.get("type") == ("run_complete" if self._of_run else "complete"):
+                        if event.type == ("run_complete" if self._of_run else "complete"):
                             return
                     trouble = "the stream ended before the job did"
                 except Interrupted as error:
@@ -145,7 +149,7 @@ class EventStream:
         import sseclient
 
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-        params: dict[str, Any] = {}
+        params: dict[str, str] = {}
         if self._from_beginning:
             params["from_beginning"] = "true"
         if self._view is not None:
@@ -158,9 +162,8 @@ class EventStream:
             "GET", path, params=params, headers=headers, stream=True, read_timeout=patience
         )
         self._was_silent = True
-        chunks: Any = _Chunks(response, self._note_contact)
         with closing(response):
-            for frame in sseclient.SSEClient(chunks).events():
+            for frame in sseclient.SSEClient(_Chunks(response, self._note_contact)).events():
                 event = _event(frame.data)
                 seq = int(frame.id) if frame.id and frame.id.isdigit() else 0
                 if seq and seq <= self.last_seq:
@@ -172,20 +175,21 @@ class EventStream:
         """Yield events by polling, without end."""
         path = f"/{'runs' if self._of_run else 'jobs'}/{quote(self._job_id, safe='')}/events"
         while True:
-            params: dict[str, Any] = {"after": self.last_seq, "wait": _WAIT}
+            params: dict[str, str | int] = {"after": self.last_seq, "wait": _WAIT}
             if self._view is not None:
                 params["view"] = self._view
             with self._transport.send("GET", path, params=params, read_timeout=_WAIT + 25) as response:
                 self._note_contact()
                 try:
-                    events = response.json()
+                    events = events_in(response.json())
+                except AnswerError as error:
+                    raise Interrupted("the runner sent something that is not a list of events") from error
                 except ValueError as error:
                     raise Interrupted(f"the runner's answer is not JSON ({error})") from error
             before = self.last_seq
             for event in events:
-                seq = event.get("seq", 0)
-                if seq > self.last_seq:
-                    self.last_seq = seq
+                if event.seq > self.last_seq:
+                    self.last_seq = event.seq
                     yield event
             if events and self.last_seq == before:
                 raise Interrupted("the runner's events have no numbers")
@@ -199,22 +203,23 @@ class EventStream:
             raise RunnerUnreachable(f"job {self._job_id} has not ended in time")
 
 
-class _Chunks:
+class _Chunks(Iterator[bytes]):
     """A response's chunks as they arrive, for `sseclient`. The response itself would yield 128 bytes at a time."""
 
-    def __init__(self, response: Any, on_bytes: Callable[[], None]) -> None:
+    def __init__(self, response: requests.Response, on_bytes: Callable[[], None]) -> None:
         self._response = response
+        self._chunks: Iterator[bytes] = response.iter_content(chunk_size=None)
         self._on_bytes = on_bytes
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __next__(self) -> bytes:
         import requests
 
         try:
-            for chunk in self._response.iter_content(chunk_size=None):
-                self._on_bytes()
-                yield chunk
+            chunk = next(self._chunks)
         except requests.RequestException as error:
             raise Interrupted("the connection broke", timed_out=is_timeout(error)) from error
+        self._on_bytes()
+        return chunk
 
     def close(self) -> None:
         self._response.close()
@@ -223,11 +228,11 @@ class _Chunks:
 def _event(data: str) -> Event:
     """Parse an event. A truncated last frame counts as a broken connection: it is sent again in full."""
     try:
-        event = json.loads(data)
+        fields = json.loads(data)
     except RecursionError as error:
         raise RunnerUnreachable("the runner sent an event that is nested too deeply") from error
     except ValueError as error:
         raise Interrupted("the stream ended in the middle of an event") from error
-    if not isinstance(event, dict):
+    if not isinstance(fields, dict):
         raise Interrupted("the runner sent something that is not an event")
-    return event
+    return Event(fields)

@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -22,6 +22,7 @@ import urllib3
 
 from pytest_remote_ci import __version__
 from pytest_remote_ci.client import foreign_answers
+from pytest_remote_ci.client.parameters import Parameters
 from pytest_remote_ci.errors import (
     ClientError,
     JobNotFound,
@@ -29,6 +30,17 @@ from pytest_remote_ci.errors import (
     RunnerUnreachable,
     SubmissionRefused,
 )
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from typing_extensions import Buffer
+
+    class Readable(Protocol):
+        """A body of a request that is read while it is sent."""
+
+        def read(self, size: int = -1, /) -> bytes: ...
+
 
 _log = logging.getLogger(__name__)
 
@@ -111,9 +123,9 @@ class Transport:
         method: str,
         path: str,
         *,
-        params: Mapping[str, Any] | None = None,
+        params: Parameters | None = None,
         headers: Mapping[str, str] | None = None,
-        data: Any = None,
+        data: bytes | Readable | None = None,
         stream: bool = False,
         read_timeout: float | None = None,
     ) -> requests.Response:
@@ -227,13 +239,14 @@ class Content(io.RawIOBase):
         """Return True, always."""
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Buffer) -> int:
         """Read into `buffer` for `read`; return the number of bytes, 0 at the end."""
         try:
-            piece = self._response.raw.read(len(buffer))
+            target = memoryview(buffer)
+            piece: bytes = self._response.raw.read(len(target))
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise self._transport.interrupted(error) from error
-        buffer[: len(piece)] = piece
+        target[: len(piece)] = piece
         return len(piece)
 
     def skip(self, count: int) -> None:
@@ -284,7 +297,7 @@ def is_timeout(error: BaseException) -> bool:
 def _causes(error: BaseException) -> list[BaseException]:
     """Return `error` and all its causes. Libraries store the cause in three different places."""
     found: list[BaseException] = []
-    waiting: list[Any] = [error]
+    waiting: list[object] = [error]
     while waiting and len(found) < 32:
         item = waiting.pop()
         if isinstance(item, BaseException) and item not in found:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.config.user_file import write as write_user_file
@@ -21,6 +21,7 @@ from pytest_remote_ci.config.values import CHECKS, KEY_VARIABLES, Place, Retries
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.wire import keep as keep_patterns
 from pytest_remote_ci.wire import limits, protocol
+from pytest_remote_ci.wire.checks import ServiceOptions
 from pytest_remote_ci.workspace.project import project_root
 
 __all__ = ["Config", "load", "project_root", "require_key", "write_user_file"]
@@ -66,6 +67,8 @@ class Config:
     pip: bool | None = None
     #: Packages of the image's distribution to install.
     packages: tuple[str, ...] = ()
+    #: Whether a job gets a git repository.
+    git: bool = False
     #: Names of environment variables that are passed to the job.
     env: tuple[str, ...] = ()
     #: Names of environment variables whose values the runner encrypts, and masks in the output of a job of its own.
@@ -88,7 +91,7 @@ class Config:
     #: Most restarts of pytest after a test took it down.
     restarts: int | None = None
     #: Programs that run alongside the tests of a job of its own, as in `protocol.SubmitOptions`.
-    services: tuple[Mapping[str, Any], ...] = ()
+    services: tuple[ServiceOptions, ...] = ()
     #: How often a job is repeated, and after which exit codes.
     retries: Retries = field(default_factory=Retries)
     #: "egress" or "none".
@@ -131,7 +134,7 @@ class Config:
         scm_version: str | None = None,
         color: bool = False,
         columns: int = 80,
-        extra: Mapping[str, Any] = MappingProxyType({}),
+        extra: Mapping[str, object] = MappingProxyType({}),
     ) -> protocol.SubmitOptions:
         """Return the options of a submission of the project `root`, started in `cwd`.
 
@@ -155,6 +158,7 @@ class Config:
             # What is secret must not travel as an ordinary variable, too.
             env={name: environ[name] for name in self.env if name in environ and name not in self.secrets},
             packages=self.packages,
+            git=self.git,
             timeout=self.timeout,
             cpus=self.cpus,
             memory=self.memory,
@@ -217,7 +221,7 @@ def load(
         user_source,
         _Source(str(user_file.legacy_path(home)), user_file.read_legacy(home)),
     )
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     origins: dict[str, str] = {}
     for source in sources:
         for key, raw in source.values.items():
@@ -230,17 +234,23 @@ def load(
                 values[_attribute(key)], origins[key] = value, source.name
     for key, more in additions.items():
         added = CHECKS[key](Place(key, COMMAND_LINE, True, spellings.get(key)), tuple(more))
-        values[_attribute(key)] = tuple(dict.fromkeys((*values.get(_attribute(key), ()), *added)))
+        before = values.get(_attribute(key))
+        values[_attribute(key)] = tuple(dict.fromkeys((*_items(before), *_items(added))))
         origins[key] = COMMAND_LINE
     _keep_key_for_its_runner(values, origins, project_source, user_source)
     order = {key: index for index, key in enumerate(CHECKS)}
-    return Config(
-        **values, origins=MappingProxyType(dict(sorted(origins.items(), key=lambda item: order[item[0]])))
-    )
+    in_order = MappingProxyType(dict(sorted(origins.items(), key=lambda item: order[item[0]])))
+    # `CHECKS` gives each value the type of its field.
+    return Config(**values, origins=in_order)  # type: ignore[arg-type]
+
+
+def _items(value: object) -> tuple[object, ...]:
+    """Return the items of a setting with several values; () if it is not set."""
+    return value if isinstance(value, tuple) else ()
 
 
 def _keep_key_for_its_runner(
-    values: Mapping[str, Any], origins: Mapping[str, str], project: _Source, user: _Source
+    values: Mapping[str, object], origins: Mapping[str, str], project: _Source, user: _Source
 ) -> None:
     """Refuse to send the key stored for one runner to another runner that the project names.
 
@@ -250,7 +260,7 @@ def _keep_key_for_its_runner(
     beside = str(user.values.get("url") or "").rstrip("/")
     if origins.get(user_file.API_KEY) != user.name or origins.get("url") != project.name or not beside:
         return
-    if values["url"].rstrip("/") != beside:
+    if str(values["url"]).rstrip("/") != beside:
         raise ConfigError(
             f"{project.name} sets the runner {values['url']}, but the key in {user.name} is for {beside}: "
             f"if you trust this runner, run `remote-ci login --url {values['url']}` or set REMOTE_CI_API_KEY"

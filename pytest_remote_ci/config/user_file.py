@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pytest_remote_ci.errors import ConfigError
 
@@ -65,14 +65,14 @@ def legacy_path(home: Path) -> Path:
     return home / ".ci" / "config"
 
 
-def read(file: Path) -> dict[str, Any]:
+def read(file: Path) -> dict[str, object]:
     """Return the values of the user file; {} if there is none. Raises `ConfigError`."""
     return read_toml(file)
 
 
 def with_profile(
-    file: Path, values: Mapping[str, Any], profile: str | None
-) -> tuple[dict[str, Any], tuple[str, dict[str, Any]] | None]:
+    file: Path, values: Mapping[str, object], profile: str | None
+) -> tuple[dict[str, object], tuple[str, dict[str, object]] | None]:
     """Return the values outside of profiles, and name and values of the chosen profile; None if none is chosen.
 
     With a profile, address and key outside of it count no more: its runner must not get the key of another one.
@@ -109,7 +109,19 @@ def read_legacy(home: Path) -> dict[str, str]:
     return {}
 
 
-def read_toml(file: Path) -> dict[str, Any]:
+class SpelledFloat(float):
+    """A float that keeps its spelling, such as ``1.10``."""
+
+    text: str
+
+    def __new__(cls, text: str) -> SpelledFloat:
+        """Return the float that `text` spells."""
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+
+def read_toml(file: Path) -> dict[str, object]:
     """Return the values of a TOML file; {} if there is none.
 
     Raises `ConfigError` naming the file and the position of the mistake.
@@ -127,7 +139,7 @@ def read_toml(file: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        values: dict[str, Any] = tomllib.loads(text.decode("utf-8-sig"))
+        values: dict[str, object] = tomllib.loads(text.decode("utf-8-sig"), parse_float=SpelledFloat)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not valid TOML: {error}") from error
     return values
@@ -156,8 +168,11 @@ def write(url: str, key: str, *, file: Path | None = None, profile: str | None =
     file = path() if file is None else file
     values = read(file)
     place = values
-    if profile is not None:
-        place = values.setdefault(PROFILES, {}).setdefault(profile, {})
+    for name in () if profile is None else (PROFILES, profile):
+        inner = place.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{file}: {name} must be a table")
+        place = inner
     place.update({"url": url, API_KEY: key})
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

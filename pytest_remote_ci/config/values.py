@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from pytest_remote_ci.config import user_file
@@ -22,6 +22,7 @@ from pytest_remote_ci.wire import (
     protocol,
     system_packages,
 )
+from pytest_remote_ci.wire.checks import ServiceOptions
 
 #: Variables that hold the API key, in order of precedence.
 KEY_VARIABLES: Final = ("REMOTE_CI_API_KEY", "CI_API_KEY")
@@ -271,7 +272,7 @@ def _open_files(place: Place, value: object) -> int:
     return value
 
 
-def _services(place: Place, value: object) -> tuple[dict[str, Any], ...]:
+def _services(place: Place, value: object) -> tuple[ServiceOptions, ...]:
     """Return services from a table of them by name, or from a list, as in pipelines."""
     if isinstance(value, dict):
         named = [(f"services.{name}", name, item) for name, item in value.items()]
@@ -307,9 +308,11 @@ def _service(name: str | None, item: object) -> object:
 
 
 def _word(value: object) -> object:
-    """Return a scalar as it is written in the file; floats have lost their spelling, so they stay."""
+    """Return a scalar as it is written in the file."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, user_file.SpelledFloat):
+        return value.text
     return str(value) if isinstance(value, int) else value
 
 
@@ -325,7 +328,7 @@ def _network(place: Place, value: object) -> str:
     return str(value)
 
 
-CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
+CHECKS: Final[Mapping[str, Callable[[Place, object], object]]] = {
     "url": _url,
     user_file.API_KEY: _api_key,
     "image": _text,
@@ -338,6 +341,7 @@ CHECKS: Final[Mapping[str, Callable[[Place, object], Any]]] = {
     "install-project": _flag,
     "pip": _flag,
     "packages": _packages,
+    "git": _flag,
     "env": _names,
     "secrets": _names,
     "args": _texts,

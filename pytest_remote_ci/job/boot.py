@@ -14,11 +14,17 @@ import os
 import shlex
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import pytest
 
+    from .record_file import Records
+
+#: The folder of this file. `__file__` becomes that of the command we stand for.
+_HERE = os.path.dirname(os.path.abspath(__file__))
 #: Columns of the developer's terminal; removed from the environment before any user code runs.
 COLUMNS = "REMOTE_CI_COLUMNS"
 #: Folder for the session's records, if they are requested; also removed from the environment.
@@ -113,8 +119,7 @@ class AllowNoTests:
 
 def fix_path(mode: str) -> str:
     """Make ``sys.path`` and ``sys.argv[0]`` those of the command we stand for; return the new argv[0]."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    if sys.path and os.path.abspath(sys.path[0]) == here:
+    if sys.path and os.path.abspath(sys.path[0]) == _HERE:
         del sys.path[0]
     is_safe = sys.flags.isolated or getattr(sys.flags, "safe_path", False)
     if mode == "module":
@@ -127,6 +132,26 @@ def fix_path(mode: str) -> str:
     if not is_safe:
         sys.path.insert(0, scripts)  # a script's folder comes first on its path
     return os.path.join(scripts, "pytest")
+
+
+def fix_main_module(mode: str, program: str) -> None:
+    """Make ``__main__`` and ``sys.orig_argv`` those of the command whose ``sys.argv[0]`` is `program`.
+
+    Libraries ask them how the process was started: hypothesis, reloaders, and `multiprocessing`, whose children import
+    the main module again.
+    """
+    if not os.path.isfile(program):
+        return
+    if hasattr(sys, "orig_argv"):
+        command = ["-m", "pytest"] if mode == "module" else [program]
+        sys.orig_argv[len(sys.orig_argv) - len(sys.argv) - 1 :] = [*command, *sys.argv[1:]]
+    main = sys.modules["__main__"]
+    main.__file__ = program
+    if mode == "module":
+        from importlib.util import find_spec
+
+        main.__spec__ = find_spec("pytest.__main__")
+        main.__package__ = "pytest"
 
 
 def make_folders(args: list[str]) -> None:
@@ -172,7 +197,7 @@ def _identity(handle: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def recording_plugins(records: Any, *, continued: bool) -> list[object]:
+def recording_plugins(records: Records, *, continued: bool) -> list[object]:
     """Return the plugins that record this session; if recording is impossible, none: a record has the reason.
 
     `continued`: an earlier pytest of this job died.
@@ -204,7 +229,7 @@ class ShareCaptureFiles:
         os.set_inheritable(descriptor, False)
         self._worker = _socket.socket(fileno=descriptor)
 
-    def pytest_sessionstart(self, session: Any) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Send the files, which stay the same from now on. They are private to pytest, so errors are ignored."""
         import _socket
         import array
@@ -228,15 +253,15 @@ def make_package(here: str) -> None:
             package.__path__ = folders
 
 
-def load(name: str, package: str = _PACKAGE) -> Any:
+def load(name: str, package: str = _PACKAGE) -> ModuleType:
     """Import a module next to this file, or another one of the same package."""
     import importlib
 
-    make_package(os.path.dirname(os.path.abspath(__file__)))
+    make_package(_HERE)
     return importlib.import_module(f"{package}.{name}")
 
 
-def _load_wire() -> Any:
+def _load_wire() -> ModuleType:
     """Import the records' module."""
     return load("wire.records", _ROOT)
 
@@ -275,6 +300,8 @@ def _guards() -> list[object]:
 def main(mode: str, args: list[str]) -> int:
     """Run pytest; return its exit code. A closed output is code 1, as in pytest."""
     sys.argv = [fix_path(mode), *args]
+    if __name__ == "__main__":
+        fix_main_module(mode, sys.argv[0])
     like_a_terminal()
     make_folders(args)
     folder, continued = os.environ.pop(RECORDS, ""), bool(os.environ.pop(CONTINUED, ""))

@@ -20,7 +20,57 @@ import sys
 import sysconfig
 import tempfile
 import time
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Literal, TypedDict
+
+    class Plan(TypedDict):
+        """What to resolve, as `ci_runner.dependencies.install_plan` has it."""
+
+        source: str
+        install: bool
+        name: str | None
+        index_options: list[str]
+        requirements: list[str]
+        constraints: list[str]
+        pytest: str
+        adds_pytest: bool
+        project_file: str
+        extras: list[str]
+        guessed_extras: list[str]
+        groups: list[str]
+        all_packages: bool
+
+    class Step(TypedDict, total=False):
+        """One step; each kind has some of the members."""
+
+        do: Literal["compile", "sync", "layer", "bytecode"]
+        env: dict[str, str]
+        plan: Plan
+        lock: str | None
+        stage: str
+        index_options: list[str]
+        pip: bool
+        home: str | None
+        project_python: str
+        environment: str
+        projects: list[str]
+        source: str
+        target: str
+        seconds: float
+
+    class Job(TypedDict, total=False):
+        """The content of `job.json`, which the controller writes."""
+
+        protocol: int
+        uv: str
+        may_build: bool
+        cwd: str
+        env: dict[str, str]
+        netrc: str | None
+        steps: list[Step]
+
 
 PROTOCOL = 1
 #: Characters of a failed command's output that the result repeats.
@@ -47,7 +97,7 @@ class StepFailed(Exception):
 class Builder:
     """Runs the steps of one spool folder."""
 
-    def __init__(self, folder: str, job: dict[str, Any]) -> None:
+    def __init__(self, folder: str, job: Job) -> None:
         self._folder = folder
         self._uv = job["uv"]
         #: Whether the scope's store is mounted: only then may foreign code run.
@@ -56,16 +106,18 @@ class Builder:
         self._env = dict(os.environ)
         self._env.update(job["env"])
         self._private = None
-        if job.get("netrc") is not None:
+        netrc = job.get("netrc")
+        if netrc is not None:
             self._private = tempfile.mkdtemp()
-            self._env.update(write_netrc(self._private, job["netrc"]))
+            self._env.update(write_netrc(self._private, netrc))
         self._output = os.open(
             self._path("output"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
         )
         self._last = ""
-        self.result: dict[str, Any] = {"python": "{}.{}.{}".format(*sys.version_info[:3])}
+        self._lock_text = ""
+        self.result: dict[str, object] = {"python": "{}.{}.{}".format(*sys.version_info[:3])}
 
-    def run(self, steps: list[dict[str, Any]]) -> None:
+    def run(self, steps: list[Step]) -> None:
         """Run all steps in order, and store the outcome in `result`."""
         began = time.monotonic()
         try:
@@ -88,7 +140,7 @@ class Builder:
         os.rename(self._path("result.json.tmp"), self._path("result.json"))
 
     # -- compile
-    def _compile(self, step: dict[str, Any]) -> None:
+    def _compile(self, step: Step) -> None:
         """Resolve the plan's sources to a lock: every distribution with its version and hashes."""
         plan = step["plan"]
         variants = _variants(plan)
@@ -105,9 +157,10 @@ class Builder:
             plan["install"] and plan["name"]
         ):  # dependents of the project get the project itself, not a release of it
             lines = [line for line in lines if _name(line) != _normalized(plan["name"])]
-        self.result["lock"] = {"text": "".join(f"{line}\n" for line in lines)}
+        self._lock_text = "".join(f"{line}\n" for line in lines)
+        self.result["lock"] = {"text": self._lock_text}
 
-    def _lock(self, plan: dict[str, Any], quiet: bool) -> str:
+    def _lock(self, plan: Plan, quiet: bool) -> str:
         requirements = [*plan["index_options"], *plan["requirements"]]
         if plan["source"] == "uv.lock":
             exported = self._export(plan, quiet)
@@ -138,7 +191,7 @@ class Builder:
         self.uv(command, quiet=quiet)
         return self._read("compiled.txt")
 
-    def _export(self, plan: dict[str, Any], quiet: bool) -> str:
+    def _export(self, plan: Plan, quiet: bool) -> str:
         command = [self._uv, "export", "--frozen", "--no-emit-project", "--no-header", "--no-annotate"]
         command += ["--format", "requirements.txt", "--python", sys.executable, "--no-default-groups"]
         command += ["--output-file", self._path("exported.txt")]
@@ -151,9 +204,9 @@ class Builder:
         return self._read("exported.txt")
 
     # -- sync
-    def _sync(self, step: dict[str, Any]) -> None:
+    def _sync(self, step: Step) -> None:
         """Install a lock as a relocatable virtual environment at ``stage``."""
-        lock = step.get("lock") or without_folders(self.result["lock"]["text"], self._cwd)
+        lock = step.get("lock") or without_folders(self._lock_text, self._cwd)
         stage = step["stage"]
         python = os.path.join(stage, "bin", "python")
         self._venv(stage)
@@ -193,7 +246,7 @@ class Builder:
         )
 
     # -- layer
-    def _layer(self, step: dict[str, Any]) -> None:
+    def _layer(self, step: Step) -> None:
         """Install the project as editable into a virtual environment that also sees the other one's packages."""
         stage = step["stage"]
         self._venv(stage)
@@ -209,7 +262,7 @@ class Builder:
         keep_built(os.path.join(stage, "lib", version, "site-packages"))
 
     # -- bytecode
-    def _bytecode(self, step: dict[str, Any]) -> None:
+    def _bytecode(self, step: Step) -> None:
         """Compile sources below ``source`` into the same paths below ``target``, without running any of them.
 
         Then let pytest, where it is there, do the same with the modules whose assertions it rewrites.
@@ -425,7 +478,7 @@ def scripts_for_project(source: str, target: str, python: str) -> None:
         os.chmod(os.path.join(target, name), 0o755)  # noqa: S103  # as every script
 
 
-def _variants(plan: dict[str, Any]) -> list[dict[str, Any]]:
+def _variants(plan: Plan) -> list[Plan]:
     """Return the plan, then the plan without guesses: without guessed extras, without a guessed version of pytest."""
     variants = [plan]
     guessed = plan["guessed_extras"]
@@ -443,7 +496,7 @@ def _variants(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return variants
 
 
-def _worth_another(error: str, plan: dict[str, Any]) -> bool:
+def _worth_another(error: str, plan: Plan) -> bool:
     """Whether leaving out a guess can help."""
     return "extra" in error.lower() or "pytest" in error.lower()
 
@@ -468,7 +521,7 @@ def _has_pytest(lock: str) -> bool:
 def main(argv: list[str]) -> int:
     """Run the job of the spool folder `argv[1]`; return the exit code."""
     with open(os.path.join(argv[1], "job.json"), encoding="utf-8", errors="surrogateescape") as file:
-        job = json.load(file)
+        job: Job = json.load(file)
     os.unlink(os.path.join(argv[1], "job.json"))  # it may have credentials
     builder = Builder(argv[1], job)
     if job.get("protocol") == PROTOCOL:

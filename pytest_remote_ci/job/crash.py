@@ -120,8 +120,8 @@ class SessionState:
         self.collecting = ""
 
     def _collect_report(self, record: wire.CollectReport) -> None:
-        if record.d.get("outcome") == "failed":
-            self.broken.add(record.d["nodeid"])
+        if record.outcome == "failed":
+            self.broken.add(record.nodeid)
 
     def _started(self, record: wire.Started) -> None:
         self.collecting = ""
@@ -130,9 +130,8 @@ class SessionState:
         self.running[record.id] = Begun(record, self._stderr)
 
     def _report(self, record: wire.Report) -> None:
-        data = record.d
-        self.phases[data["nodeid"]] = str(data.get("when"))
-        if data.get("outcome") == "failed" and "wasxfail" not in data:
+        self.phases[record.nodeid] = record.when
+        if record.outcome == "failed" and "wasxfail" not in record.d:
             self.failures += 1
 
     def _passed(self, record: wire.Passed) -> None:

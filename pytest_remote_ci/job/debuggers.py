@@ -7,11 +7,14 @@ of pytest-xdist before their pytest begins. Standard library and pytest only.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from . import pytest_internals
+
+if TYPE_CHECKING:
+    from .pytest_internals import WorkerController
 
 #: Seconds to wait for a worker to run this file.
 _PATIENCE = 30
@@ -25,7 +28,7 @@ class NoDebugger:
         pytest_internals.forbid_debuggers()
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
+    def pytest_configure_node(self, node: WorkerController) -> None:
         """Do it in a new worker of pytest-xdist, which is idle."""
         with contextlib.suppress(Exception):  # on an error the worker works as without us
             node.gateway.remote_exec(pytest_internals).waitclose(_PATIENCE)

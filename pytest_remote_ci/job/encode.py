@@ -10,11 +10,21 @@ import contextlib
 import functools
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Sequence
 
 import pytest
 
-from ..wire.records import CollectReport, Location, LogPiece, Passed, Report, ReportData, Value, WorkerLine
+from ..wire.records import (
+    CollectReport,
+    Location,
+    LogPiece,
+    Passed,
+    Report,
+    ReportData,
+    Status,
+    Value,
+    WorkerLine,
+)
 from .logs import PIECE, detach
 from .pytest_internals import PYTEST, all_are_of, new_terminal_writer, report_to_json, worker_line
 from .quiet import Quiet
@@ -23,6 +33,7 @@ from .record_file import TEXT_LIMIT, plain
 if TYPE_CHECKING:
     from .logs import Logs
     from .nodes import Found
+    from .pytest_internals import WorkerController
     from .record_file import Records
 
 #: Statuses that every pytest derives by itself.
@@ -71,12 +82,12 @@ class Reports:
         self._add, self._hold, self._cut = records.add, records.hold, records.cut
         self._config = config
         #: The report for which the status was last requested, and the answer.
-        self.status: tuple[Any, Any] = (None, None)
+        self.status: tuple[object, Status | None] = (None, None)
         self._before: dict[str, ReportData] = {}
         #: Decides whether a result can wait for the next test.
         self.quiet = Quiet(config)
         #: The report that was recorded last.
-        self.last: Any = None
+        self.last: pytest.TestReport | pytest.CollectReport | None = None
         #: Node id → location, of the tests that have begun and not ended.
         self.running: dict[str, Location] = {}
         #: Whether plugins or conftests take part in statuses; then `status` has them.
@@ -90,7 +101,7 @@ class Reports:
         self._before.pop(nodeid, None)
         self.running.pop(nodeid, None)
 
-    def add(self, report: Any) -> None:
+    def add(self, report: pytest.TestReport) -> None:
         """Record the report of a test's phase."""
         self.last = report
         if self._has_passed_as_most_do(report):
@@ -99,7 +110,7 @@ class Reports:
         data, worker = self._data_of(report)
         flattened, markup = self._flattened(report.longrepr, data)
         status = self._status_of(report)
-        if status and isinstance(status[2], str) and tuple(status) in _ORDINARY:
+        if status and _is_one_of(status, _ORDINARY):
             status = None
         logs = self._logs.pop(report.nodeid, report.when) if self._logs is not None else detach(data)
         small_logs = self._add_long_logs(report, logs)
@@ -135,23 +146,23 @@ class Reports:
             )
         )
 
-    def _data_of(self, report: Any) -> tuple[ReportData, str | None]:
+    def _data_of(self, report: pytest.TestReport | pytest.CollectReport) -> tuple[ReportData, str | None]:
         """Return the report's data, and the id of xdist's worker that made it."""
         node = report.__dict__.pop("node", None)  # xdist's controller of a worker
         try:
             data = self._serialized(report)
         finally:
             if node is not None:
-                report.node = node
+                report.__dict__["node"] = node
         if data is None:
             data = {"nodeid": report.nodeid, "outcome": report.outcome, "longrepr": str(report.longrepr)}
         data["sections"] = [
             (str(name), self._cut(text) if isinstance(text, str) else str(text))
-            for name, text in data.get("sections") or ()
+            for name, text in _list(data.get("sections"))
         ]
         return data, None if node is None else self._worker(node)
 
-    def _has_passed_as_most_do(self, report: Any) -> bool:
+    def _has_passed_as_most_do(self, report: pytest.TestReport) -> bool:
         """Whether the report contains nothing except that the phase passed, as for most phases of most tests."""
         fields = report.__dict__
         return (
@@ -169,9 +180,9 @@ class Reports:
         if not self.has_statuses:
             return True
         asked, status = self.status
-        return asked is report and bool(status) and isinstance(status[2], str) and tuple(status) in _PASSED
+        return asked is report and bool(status) and _is_one_of(status, _PASSED)
 
-    def _passed(self, report: Any) -> None:
+    def _passed(self, report: pytest.TestReport) -> None:
         """Record a plain pass, without fields already sent by earlier phases or the start."""
         fields, nodeid = report.__dict__, report.nodeid
         self.status = (None, None)
@@ -194,11 +205,14 @@ class Reports:
         is_held = report.when != "call" or self.quiet.follows(nodeid)
         (self._hold if is_held else self._add)(record)
 
-    def _serialized(self, report: Any) -> Any:
+    def _serialized(self, report: pytest.TestReport | pytest.CollectReport) -> ReportData | None:
         """Serialize a report; skip the hook for ordinary reports, three per test, if only pytest implements it."""
         if type(report) is pytest.TestReport and self._pytest_serialises():
             return {**report_to_json(report), "$report_type": "TestReport"}
-        return self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+        data: ReportData | None = self._config.hook.pytest_report_to_serializable(
+            config=self._config, report=report
+        )
+        return data
 
     def _pytest_serialises(self) -> bool:
         """Whether only pytest serializes reports."""
@@ -239,23 +253,24 @@ class Reports:
                 markup = self._cut(text.getvalue())
         return type(longrepr).__name__, markup
 
-    def _status_of(self, report: pytest.TestReport) -> Any:
+    def _status_of(self, report: pytest.TestReport) -> Status | None:
         (asked, status), self.status = self.status, (None, None)
         if asked is report:
             return status
-        status = self._config.hook.pytest_report_teststatus(report=report, config=self._config)
+        found: Status | None = self._config.hook.pytest_report_teststatus(report=report, config=self._config)
         self.status = (None, None)
-        return status
+        return found
 
     def _difference(self, data: ReportData) -> tuple[ReportData, int]:
         """Return the report without what the previous phase already contained, and the number of sections of those."""
-        before, self._before[data["nodeid"]] = self._before.get(data["nodeid"]), data
+        nodeid = str(data["nodeid"])
+        before, self._before[nodeid] = self._before.get(nodeid), data
         if before is None:
             return data, 0
         small = {
             key: value for key, value in data.items() if key not in _CONSTANT or before.get(key) != value
         }
-        old, new = before["sections"], data["sections"]
+        old, new = _list(before["sections"]), _list(data["sections"])
         shared = 0
         while shared < min(len(old), len(new)) and old[shared] == new[shared]:
             shared += 1
@@ -263,7 +278,7 @@ class Reports:
             small["sections"] = new[shared:]
         return small, shared
 
-    def _worker(self, node: Any) -> str:
+    def _worker(self, node: WorkerController) -> str:
         name = str(node.gateway.id)
         if name not in self._workers:
             self._workers.add(name)
@@ -281,8 +296,17 @@ def _plain_parts() -> set[str]:
 
 def _values_of(data: ReportData) -> dict[int, Value]:
     """Return the property values that JSON would change, as texts, by their index."""
-    properties = enumerate(data.get("user_properties") or ())
+    properties = enumerate(_list(data.get("user_properties")))
     return {index: as_text(value) for index, (_, value) in properties if not _is_plain(value)}
+
+
+def _list(value: object) -> Sequence[Any]:
+    """Return a list of pairs that pytest made; none if it is missing."""
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _is_one_of(status: Status | None, known: set[tuple[str, str, str]]) -> bool:
+    return status is not None and isinstance(status[2], str) and tuple(status) in known
 
 
 def _is_plain(value: object) -> bool:

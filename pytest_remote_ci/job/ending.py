@@ -12,7 +12,6 @@ import gc
 import io
 import sys
 import types
-from typing import Any
 
 #: Types of objects that run the rest of their ``finally`` when freed in the middle.
 _FRAMES = {
@@ -48,11 +47,11 @@ def _has_finalizer(kind: type) -> bool:
     return any("__del__" in vars(base) for base in type.mro(kind)) if kind is not type else False
 
 
-def _acts(thing: Any, standard: set[int]) -> bool:
+def _acts(thing: object, standard: set[int]) -> bool:
     kind = type(thing)
     if kind in _FRAMES:
         return getattr(thing, _FRAMES[kind]) is not None
-    if kind in _FILES:
+    if kind in _FILES and isinstance(thing, _FILES):
         return not thing.closed and id(thing) not in standard
     return kind not in _IN_MEMORY
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from typing import Any, Iterator
+from typing import TYPE_CHECKING, Generator, Iterator
 
 import pytest
 
 from ..wire.records import ReportData
 from .record_file import TEXT_LIMIT, clean, plain
+
+if TYPE_CHECKING:
+    import pluggy
 
 #: Name under which the plugin is registered.
 NAME = "remote-ci-logs"
@@ -48,9 +51,10 @@ def detach(data: ReportData) -> str:
     if not texts:
         return ""
     is_too_much = sum(len(text) for text in texts.values()) > TEXT_LIMIT
-    data["_json_report_extra"] = {**extra}
-    for name, text in texts.items():
-        data["_json_report_extra"][name] = {**extra[name], "log": [] if is_too_much else json.loads(text)}
+    smaller = {
+        name: {**extra[name], "log": [] if is_too_much else json.loads(text)} for name, text in texts.items()
+    }
+    data["_json_report_extra"] = {**extra, **smaller}
     return texts.get(str(data.get("when")), "") if is_too_much else ""
 
 
@@ -101,9 +105,11 @@ class WorkersLogs(Logs):
     """The same plugin for a worker of xdist, where the records are attached to the reports."""
 
     @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
         """Attach the log records as text, which survives every serialization of reports."""
-        result: Any = yield
+        result = yield
         report = result.get_result()
         found = self.pop(item.nodeid, report.when)
         if found:

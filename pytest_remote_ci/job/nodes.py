@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from typing import Any, Iterable, NamedTuple
+from typing import TYPE_CHECKING, Iterable, NamedTuple
 
 import pytest
 
 from ..wire.records import FoundItem, MarkData, TreeItem, TreeNode
+
+if TYPE_CHECKING:
+    from .pytest_internals import Node
 
 #: Types of mark arguments that ``-m "name(key=value)"`` can match.
 _ASKED_FOR = (str, int, bool, type(None))
@@ -81,15 +84,16 @@ class Tree:
         return nodes
 
     def _new_item(self, item: pytest.Item) -> FoundItem:
-        parent: Any = item.parent
-        nodeid = None if item.nodeid == f"{parent.nodeid}::{item.name}" else item.nodeid
+        parent = item.parent
+        above = "" if parent is None else parent.nodeid
+        nodeid = None if item.nodeid == f"{above}::{item.name}" else item.nodeid
         try:
             line = item.location[1]
         except Exception:  # a plugin's item; running it will show the error
             line = None
         return FoundItem(self._number(parent), type(item).__name__, item.name, line, nodeid)
 
-    def _marks_above(self, node: Any) -> list[MarkData]:
+    def _marks_above(self, node: Node | None) -> list[MarkData]:
         """Return the marks of the parents, nearest first."""
         if node is None:
             return []
@@ -98,7 +102,9 @@ class Tree:
             known = self._marks_of[id(node)] = _own_marks(node) + self._marks_above(node.parent)
         return known
 
-    def _number(self, node: Any) -> int:
+    def _number(self, node: Node | None) -> int:
+        if node is None:
+            raise ValueError("a test outside of the session")
         known = self._numbers.get(id(node))
         if known is not None:
             return known
@@ -118,18 +124,18 @@ class Tree:
         )
         return number
 
-    def _path(self, node: Any) -> str:
+    def _path(self, node: Node) -> str:
         try:
             return os.path.relpath(str(node.path), self._root).replace(os.sep, "/")
         except ValueError:
             return str(node.path)
 
-    def _doc(self, node: Any) -> str | None:
+    def _doc(self, node: Node) -> str | None:
         obj = getattr(node, "obj", None) if self._wants_docs else None
         return inspect.getdoc(obj) if obj else None
 
 
-def _own_marks(node: Any) -> list[MarkData]:
+def _own_marks(node: Node) -> list[MarkData]:
     return [
         (mark.name, {key: value for key, value in mark.kwargs.items() if isinstance(value, _ASKED_FOR)})
         for mark in node.own_markers
@@ -143,10 +149,10 @@ def _base(node: object) -> str:
     return "Dir"
 
 
-def _is_skipped(item: Any) -> bool:
+def _is_skipped(item: pytest.Item) -> bool:
     """Whether editors show the item as skipped: they check the marks of the item and its classes."""
-    node = item
-    while node is item or isinstance(node, pytest.Class):
+    node: Node | None = item
+    while node is not None and (node is item or isinstance(node, pytest.Class)):
         for mark in node.own_markers:
             if mark.name == "skip" or (mark.name == "skipif" and _any(mark.args)):
                 return True

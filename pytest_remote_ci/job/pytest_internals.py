@@ -12,7 +12,38 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import IO, TYPE_CHECKING, Any, Callable, NoReturn, TextIO
+
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Protocol
+
+    import pytest
+    from _pytest._code.code import ReprFileLocation
+    from _pytest._io import TerminalWriter
+    from _pytest.junitxml import LogXML
+    from _pytest.nodes import Node as Node
+    from pluggy import HookCaller
+
+    class Channel(Protocol):
+        """execnet's connection to a program that runs elsewhere."""
+
+        def send(self, item: str) -> None: ...
+
+        def waitclose(self, timeout: float) -> None: ...
+
+    class Gateway(Protocol):
+        """execnet's connection to a process."""
+
+        id: str
+
+        def remote_exec(self, source: ModuleType) -> Channel: ...
+
+    class WorkerController(Protocol):
+        """A worker of pytest-xdist, in its controller."""
+
+        config: pytest.Config
+        gateway: Gateway
 
 # -- who implements a hook
 
@@ -20,7 +51,7 @@ from typing import Any, Callable
 PYTEST = "_pytest."
 
 
-def all_are_of(hook: Any, *owners: str) -> bool:
+def all_are_of(hook: HookCaller, *owners: str) -> bool:
     """Whether the module names of all implementations, wrappers included, begin with one of `owners`."""
     return all(
         (getattr(implementation.function, "__module__", "") or "").startswith(owners)
@@ -31,7 +62,7 @@ def all_are_of(hook: Any, *owners: str) -> bool:
 # -- byte code
 
 
-def rewritten_byte_code(path: Path) -> tuple[str, Callable[[Any], None]]:
+def rewritten_byte_code(path: Path) -> tuple[str, Callable[[IO[bytes]], None]]:
     """Rewrite the assertions of a module as pytest does when it imports a plugin.
 
     Return the last part of the name under which pytest looks for the result, and a function that writes it to a file.
@@ -55,14 +86,14 @@ def set_terminal_width(columns: int) -> None:
         terminalwriter.get_terminal_width = lambda: columns
 
 
-def main_function() -> Any:
+def main_function() -> Callable[..., int | pytest.ExitCode] | None:
     """Return a function like `pytest.main` with an argument `prog`, the command's name for usage errors.
 
     None without it (before 9.0): usage errors begin with the name of this file then.
     """
     from _pytest import config
 
-    named: Any = getattr(config, "_main", None)
+    named = getattr(config, "_main", None)
     code = getattr(named, "__code__", None)
     has_argument = (
         code is not None and "prog" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -70,16 +101,16 @@ def main_function() -> Any:
     return named if has_argument else None
 
 
-def register_in_new_configs(plugins: Callable[[], list[Any]]) -> None:
+def register_in_new_configs(plugins: Callable[[], list[object]]) -> None:
     """Register plugins in each pytest that this process starts. Raises AttributeError without the name.
 
     Workers of pytest-xdist then record no logs, and reject our options.
     """
     from _pytest import config
 
-    original: Any = config.get_config
+    original = config.get_config
 
-    def get_config(*args: Any, **kwargs: Any) -> Any:
+    def get_config(*args: Any, **kwargs: Any) -> pytest.Config:
         made = original(*args, **kwargs)
         for plugin in plugins():
             made.pluginmanager.register(plugin)
@@ -88,47 +119,48 @@ def register_in_new_configs(plugins: Callable[[], list[Any]]) -> None:
     config.get_config = get_config
 
 
-def captured_files(config: Any) -> list[int]:
+def captured_files(config: pytest.Config) -> list[int]:
     """Return the descriptors of the files with captured output. Raises an error without the names.
 
     Output of a test that takes pytest down is not in its report then.
     """
-    capture = config.pluginmanager.get_plugin("capturemanager")._global_capturing
+    manager: Any = config.pluginmanager.get_plugin("capturemanager")
+    capture = manager._global_capturing
     return [capture.out.tmpfile.fileno(), capture.err.tmpfile.fileno()]
 
 
 # -- tests and reports
 
 
-def finalizers_of(item: Any) -> list[Any]:
+def finalizers_of(item: pytest.Item) -> list[object]:
     """Return the finalizers of a test that is set up. Raises an error without the names: a result is sent later."""
-    found: list[Any] = item.session._setupstate.stack[item][0]
+    found: list[object] = [*item.session._setupstate.stack[item][0]]
     return found
 
 
-def report_to_json(report: Any) -> dict[str, Any]:
+def report_to_json(report: pytest.TestReport | pytest.CollectReport) -> dict[str, object]:
     """Return the report's fields, as pytest's own hook does. Raises AttributeError without the name."""
-    data: dict[str, Any] = report._to_json()
+    data: dict[str, object] = report._to_json()
     return data
 
 
-def crash_place(excinfo: Any) -> Any:
+def crash_place(excinfo: pytest.ExceptionInfo[BaseException]) -> ReprFileLocation | None:
     """Return where an exception was raised, None if its traceback is hidden. Raises AttributeError without the name."""
     return excinfo._getreprcrash()
 
 
-def worker_line(node: Any) -> str:
+def worker_line(node: WorkerController) -> str:
     """Return the line that describes a worker of pytest-xdist. Raises an error without the name: there is none."""
     from _pytest import reports
 
-    describe: Any = reports.getworkerinfoline
+    describe: Callable[[WorkerController], object] = reports.getworkerinfoline
     return str(describe(node))
 
 
 # -- the JUnit report
 
 
-def junit_xml(config: Any) -> Any:
+def junit_xml(config: pytest.Config) -> LogXML | None:
     """Return what writes the JUnit report, None if nothing does. Raises ImportError without the name."""
     from _pytest.junitxml import xml_key
 
@@ -141,7 +173,7 @@ def watch_attributes(note: Callable[[str, str, str], None]) -> None:
 
     original = junitxml._NodeReporter.add_attribute
 
-    def add_attribute(self: Any, name: str, value: object) -> None:
+    def add_attribute(self: junitxml._NodeReporter, name: str, value: object) -> None:
         original(self, name, value)
         note(str(self.id), str(name), str(value))
 
@@ -151,13 +183,13 @@ def watch_attributes(note: Callable[[str, str, str], None]) -> None:
 # -- the terminal
 
 
-def terminal_writer(reporter: Any) -> Any:
+def terminal_writer(reporter: object) -> TerminalWriter | None:
     """Return what the terminal reporter writes to; None without the names: what plugins write is not shown then."""
     writer = getattr(reporter, "_tw", None)
     return writer if hasattr(writer, "_file") else None
 
 
-def replace_terminal_file(writer: Any, replacement: Callable[[Any], Any]) -> None:
+def replace_terminal_file(writer: TerminalWriter, replacement: Callable[[TextIO], Any]) -> None:
     """Let the writer that `terminal_writer` returned write to the file that `replacement` makes from the present one.
 
     Without the name there is no such writer.
@@ -165,7 +197,7 @@ def replace_terminal_file(writer: Any, replacement: Callable[[Any], Any]) -> Non
     writer._file = replacement(writer._file)
 
 
-def new_terminal_writer(file: Any) -> Any:
+def new_terminal_writer(file: TextIO) -> TerminalWriter:
     """Return a writer with colours. Raises an error without the name: tracebacks have no colours then."""
     from _pytest._io import TerminalWriter
 
@@ -189,7 +221,7 @@ def forbid_debuggers() -> None:
         debugging.pytestPDB._init_pdb = staticmethod(_fail_at_debugger)  # type: ignore[method-assign]
 
 
-def _fail_at_debugger(method: str, *args: Any, **kwargs: Any) -> Any:
+def _fail_at_debugger(method: str, *args: object, **kwargs: object) -> NoReturn:
     import pytest
 
     frame = sys._getframe(1).f_back

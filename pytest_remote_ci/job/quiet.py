@@ -7,8 +7,6 @@ once. Standard library and pytest only.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from .pytest_internals import PYTEST, all_are_of, finalizers_of
@@ -35,8 +33,8 @@ class Quiet:
         self._hooks = [getattr(config.hook, name) for name in _HOOKS]
         #: None: not checked, because plugins were added.
         self._are_known: bool | None = None
-        self._item: Any = None
-        self._next: Any = None
+        self._item: pytest.Item | None = None
+        self._next: pytest.Item | None = None
 
     def forget(self) -> None:
         """Check again, because there may be new plugins."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any, TextIO
+from typing import TextIO
 
 # Relative imports: in a container these files are a package of another name (see `boot`).
 from ..wire.records import OutputMark, Record, Several
@@ -101,9 +101,9 @@ class Records:
         try:
             text = self._encode(record)
         except (TypeError, ValueError, RecursionError):  # odd keys, cycles
-            text = self._encode(clean(record))
+            text = self._encode(_clean_record(record))
         if len(text) > RECORD_LIMIT:
-            length, record = len(text), clean(record, limit=TEXT_LIMIT)
+            length, record = len(text), _clean_record(record, TEXT_LIMIT)
             text = self._encode(record)
             if len(text) > RECORD_LIMIT:
                 text = self._encode(_without_text(record, length))
@@ -217,7 +217,7 @@ def plain(value: object) -> object:
         return f"<unprintable {type(value).__name__}: {type(error).__name__}>"
 
 
-def clean(value: object, depth: int = 0, limit: int | None = None) -> Any:
+def clean(value: object, depth: int = 0, limit: int | None = None) -> object:
     """Return the value as far as JSON can represent it, with texts of at most `limit` characters."""
     if depth > 40:
         return "<...>"
@@ -235,9 +235,14 @@ def clean(value: object, depth: int = 0, limit: int | None = None) -> Any:
     return clean(plain(value), depth + 1, limit)
 
 
-def _without_text(record: dict[str, Any], length: int) -> dict[str, Any]:
-    if "of" in record:
-        return {**record, "of": [_without_text(part, length) for part in record["of"]]}
+def _clean_record(record: dict[str, object], limit: int | None = None) -> dict[str, object]:
+    return {str(clean(name)): clean(value, 1, limit) for name, value in record.items()}
+
+
+def _without_text(record: dict[str, object], length: int) -> dict[str, object]:
+    parts = record.get("of")
+    if isinstance(parts, list):
+        return {**record, "of": [_without_text(part, length) for part in parts]}
     note = f"<{length >> 20} MB dropped by remote-ci>"
     result = {key: value for key, value in record.items() if key != "args"}
     result.update({key: empty for key, empty in (("text", note), ("lines", [note])) if key in record})

@@ -29,7 +29,14 @@ from .pytest_internals import PYTEST, all_are_of, crash_place, junit_xml, watch_
 from .screen import Screen
 
 if TYPE_CHECKING:
+    import unittest
+
+    import pluggy
+
     from .record_file import Records
+
+    #: A wrapper of a hook, as pluggy runs it.
+    Wrapper = Generator[None, pluggy.Result[Any], None]
 
 #: The order of phases; those of plugins count as calls.
 _PHASES = {"setup": 0, "call": 1, "teardown": 2}
@@ -42,12 +49,14 @@ _ITEMS = 400
 class Recorder:
     """Writes the events of one session to `records`."""
 
+    # Set by `pytest_configure`.
+    _config: pytest.Config
+    _reports: Reports
+    _tree: Tree
+
     def __init__(self, records: Records) -> None:
         self._add, self._cut = records.add, records.cut
         self._records = records
-        self._config: Any = None
-        self._reports: Any = None
-        self._tree: Any = None
         self._has_tree = False
         self._metadata: dict[str, object] = {}
 
@@ -94,7 +103,7 @@ class Recorder:
         yield
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_report_header(self) -> Any:
+    def pytest_report_header(self) -> Wrapper:
         """Record the header's lines, in the terminal reporter's order."""
         result = yield
         import pluggy
@@ -142,7 +151,7 @@ class Recorder:
             self._reports.add(shown)
         self._add(wire.InternalError(text=str(excrepr), exception=excinfo.exconly()))
 
-    def _shown_last(self) -> Any:
+    def _shown_last(self) -> pytest.TestReport | None:
         """Return the report that the terminal has shown but that is not recorded, else None."""
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         last = self._reports.last
@@ -150,8 +159,8 @@ class Recorder:
             report = shown[-1] if shown else None
             if type(report) is not pytest.TestReport or report.nodeid not in self._reports.running:
                 continue
-            is_same = last is not None and last.nodeid == report.nodeid
-            if not is_same or _PHASES.get(str(report.when), 1) > _PHASES.get(str(last.when), 1):
+            is_new = last is None or last.nodeid != report.nodeid
+            if is_new or _PHASES.get(str(report.when), 1) > _PHASES.get(str(getattr(last, "when", "")), 1):
                 return report
         return None
 
@@ -159,7 +168,7 @@ class Recorder:
         """Record a call of ``record_xml_attribute``, for the report that the developer's pytest will write."""
         self._add(wire.JunitAttribute(id=nodeid, name=name, value=value))
 
-    def pytest_keyboard_interrupt(self, excinfo: Any) -> None:
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Record Ctrl-C, `pytest.exit` and the like."""
         value, crash = excinfo.value, crash_place(excinfo)
         self._add(
@@ -205,7 +214,7 @@ class Recorder:
         self._add(wire.Collected(count=len(session.items)))
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_report_collectionfinish(self) -> Any:
+    def pytest_report_collectionfinish(self) -> Wrapper:
         """Record lines such as "run-last-failure: ..."."""
         result = yield
         self._add(wire.CollectionLines(lines=_lines(result.get_result())))
@@ -239,7 +248,7 @@ class Recorder:
 
     def pytest_plugin_registered(self) -> None:
         """Watch statuses once there are plugins or conftests that take part in them."""
-        if self._reports is None:
+        if not hasattr(self, "_reports"):
             return
         self._reports.quiet.forget()
         manager, hook = self._config.pluginmanager, self._config.hook
@@ -319,7 +328,7 @@ class _Statuses:
         self._reports = reports
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
-    def pytest_report_teststatus(self, report: Any) -> Any:
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> Wrapper:
         """Remember the status that plugins and conftests give a report."""
         result = yield
         self._reports.status = (report, result.get_result())
@@ -362,7 +371,7 @@ def watch_unittest(compared: Callable[[str, object, object], None]) -> None:
     original = unittest.TestCase.assertEqual
 
     # The patch has the name that `unittest` uses.
-    def assertEqual(self: Any, first: object, second: object, msg: object = None) -> None:  # noqa: N802
+    def assertEqual(self: unittest.TestCase, first: object, second: object, msg: object = None) -> None:  # noqa: N802
         __tracebackhide__ = True
         try:
             original(self, first, second, msg)
@@ -373,7 +382,7 @@ def watch_unittest(compared: Callable[[str, object, object], None]) -> None:
     unittest.TestCase.assertEqual = assertEqual  # type: ignore[method-assign]  # a patch
 
 
-def _lines(results: Any) -> list[str]:
+def _lines(results: list[str | list[str]]) -> list[str]:
     lines: list[str] = []
     for result in reversed(results):
         lines.extend([result] if isinstance(result, str) else result)

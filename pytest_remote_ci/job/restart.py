@@ -12,7 +12,11 @@ import contextlib
 import json
 import os
 import stat
-from typing import Any, Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Callable
+
+if TYPE_CHECKING:
+    from .worker import Job
 
 #: Bytes of a test's captured output, taken from its end.
 _KEPT = 65536
@@ -23,15 +27,19 @@ _CAPTURED = ("Captured stdout call", "Captured stderr call")
 class Recording:
     """The records of one job, created and held open by the worker, so that deleting the file has no effect."""
 
-    def __init__(self, folder: str, sizes: Callable[[], dict[str, int]], job: dict[str, Any]) -> None:
+    def __init__(self, folder: str, sizes: Callable[[], dict[str, int]], job: Job) -> None:
         """`folder`: the spool; `sizes()`: the present sizes of its output files in bytes."""
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._folder, self._sizes = folder, sizes
         self._records = os.open(os.path.join(folder, "records"), flags, 0o644)
         self._left = int(job.get("restarts") or 0)
-        self._limits = [str(job.get(name) or "") for name in ("memory", "file_size", "shm_size")]
-        self._here: Any = None
-        self._there: Any = None
+        self._limits = [
+            str(job.get("memory") or ""),
+            str(job.get("file_size") or ""),
+            str(job.get("shm_size") or ""),
+        ]
+        self._here: _socket.socket | None = None
+        self._there: _socket.socket | None = None
         #: How pytest died the first time, and the exit code for that.
         self.died, self.code = "", 0
 
@@ -42,7 +50,7 @@ class Recording:
         """
         self._close()
         self._here, self._there = _socket.socketpair()
-        return int(self._there.fileno())
+        return self._there.fileno()
 
     def record_stopped(self) -> None:
         """Record that the job was asked to stop, which explains the records that follow."""
@@ -83,6 +91,8 @@ class Recording:
 
     def _receive(self) -> list[int]:
         handles = array.array("i")
+        if self._here is None:
+            return []
         with contextlib.suppress(OSError, ValueError):
             room = _socket.CMSG_SPACE(len(_CAPTURED) * handles.itemsize)
             _, messages, _, _ = self._here.recvmsg(1, room, _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC)
@@ -97,9 +107,10 @@ class Recording:
                 end.close()
 
 
-def _load(*names: str) -> Any:
+def _load(*names: str) -> ModuleType:
     """Import a module of this folder, or of another package, as `boot` does."""
-    return __import__("boot").load(*names)  # next to this file
+    module: ModuleType = __import__("boot").load(*names)  # next to this file
+    return module
 
 
 def _returned(handle: int) -> int | None:

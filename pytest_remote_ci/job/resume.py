@@ -7,7 +7,7 @@ Standard library and pytest only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generator
+from typing import TYPE_CHECKING, Generator
 
 import pytest
 
@@ -39,7 +39,7 @@ class ResumedRecords:
         self._earlier = earlier
         self._has_begun = False
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         """Delegate to the wrapped `Records`."""
         return getattr(self._records, name)
 
@@ -50,9 +50,9 @@ class ResumedRecords:
             self._records.add(record)
 
     def _is_new_error(self, record: wire.Record) -> bool:
-        if not isinstance(record, wire.CollectReport) or record.d.get("outcome") != "failed":
+        if not isinstance(record, wire.CollectReport) or record.outcome != "failed":
             return False
-        return record.d["nodeid"] not in self._earlier.broken
+        return record.nodeid not in self._earlier.broken
 
 
 class OnlyUnstarted:

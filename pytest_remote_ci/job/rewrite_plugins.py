@@ -16,7 +16,8 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from types import ModuleType
+from typing import Iterator
 
 
 def modules_of_plugins(packages: str) -> Iterator[Path]:
@@ -53,7 +54,7 @@ def rewrite(source: str, target: str, ends_at: float) -> int:
     return made
 
 
-def _load_internals() -> Any:
+def _load_internals() -> ModuleType:
     """Import `pytest_internals`, which lies next to this file: with -I, that folder is not on the path."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pytest_internals.py")
     spec = importlib.util.spec_from_file_location("pytest_internals", path)

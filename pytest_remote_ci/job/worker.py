@@ -18,15 +18,50 @@ import select
 import signal
 import sys
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from .restart import Recording
+
+    class Job(TypedDict, total=False):
+        """The content of `job.json`, which the controller writes."""
+
+        protocol: int
+        argv: list[str]
+        cwd: str
+        env: dict[str, str]
+        #: Folders that precede the image's own in PATH.
+        path: list[str]
+        #: Name in the home → folder that keeps its content.
+        kept: list[tuple[str, str]]
+        #: Seconds from the request to stop to the end of the container.
+        grace: float
+        #: The key of the spool's seal.
+        seal: str
+        #: Whether the session is recorded; most restarts of its pytest, and limits as words.
+        recorded: bool
+        restarts: int
+        memory: str
+        file_size: str
+        shm_size: str
+        #: Whether the workspace has a git repository.
+        git: bool
+
 
 VERSION = "1"
 PROTOCOL = 1
 
-#: Seconds between checks of the output's size; the order of stdout and stderr is exact to this precision.
+#: Seconds between checks of the output's size, where the system cannot tell that it grows.
 MARK_INTERVAL = 0.05
+#: Seconds between two marks; the order of stdout and stderr is exact to this precision.
+MARK_PAUSE = 0.01
+_IN_MODIFY = 2
 #: Bytes reserved on the spool, so that the final frame fits when the disk is full.
 RESERVE = 16384
+#: Seconds for git to read the project's files.
+REFRESH_TIME = 60.0
 #: The program that starts pytest, next to this file.
 _BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 #: Our own exit code if the job cannot be read.
@@ -163,20 +198,38 @@ def become_subreaper() -> None:
 
 
 def _prctl(option: int, value: int) -> None:
+    _call("prctl", option, value, 0, 0, 0)
+
+
+def _call(name: str, *arguments: int | bytes) -> int:
+    """Return the result of a function of the C library; -1 if it fails or there is none."""
     with contextlib.suppress(Exception):
         try:
             import _ctypes  # importing `ctypes` takes milliseconds before each job
 
             # Without a name, the program itself is searched, which typeshed does not know.
-            function = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
-            _ctypes.call_function(function, (option, value, 0, 0, 0))
+            function = _ctypes.dlsym(_ctypes.dlopen(None, 0), name)  # type: ignore[arg-type]
+            return int(_ctypes.call_function(function, arguments))
         except (ImportError, AttributeError):
             import ctypes
 
-            ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+            return int(ctypes.CDLL(None)[name](*arguments))
+    return -1
 
 
-def link_kept_folders(job: dict[str, Any]) -> None:
+def watch(folder: str) -> int | None:
+    """Return a descriptor that is readable when the command has written; None if the system cannot tell."""
+    handle = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
+    if handle < 0:
+        return None
+    for name in ("stdout", "stderr"):
+        if _call("inotify_add_watch", handle, os.fsencode(os.path.join(folder, name)), _IN_MODIFY) < 0:
+            os.close(handle)
+            return None
+    return handle
+
+
+def link_kept_folders(job: Job) -> None:
     """Put links to the kept folders of the home into the home."""
     home = job["env"].get("HOME") or os.environ.get("HOME") or ""
     for name, target in job.get("kept", ()):
@@ -187,7 +240,25 @@ def link_kept_folders(job: dict[str, Any]) -> None:
             os.symlink(target, link)
 
 
-def start(job: dict[str, Any], spool: Spool, more: dict[str, str], passed_on: int | None = None) -> int:
+def refresh_index(folder: str) -> None:
+    """Let git note the times of the files, as it has done here: some of its commands take others as changes.
+
+    Does nothing in an image without git.
+    """
+    import subprocess  # takes milliseconds, and few jobs have a repository
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(
+            ["git", "update-index", "-q", "--refresh"],  # the image's
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=REFRESH_TIME,
+        )
+
+
+def start(job: Job, spool: Spool, more: dict[str, str], passed_on: int | None = None) -> int:
     """Fork and run the command; return its process id, which is also its group and session.
 
     `more`: environment variables in addition to the job's; `passed_on`: a descriptor that the command inherits.
@@ -239,14 +310,17 @@ class Supervisor:
         grace: float,
         wake: int,
         asked: list[int],
-        recording: Any = None,
+        recording: Recording | None = None,
+        written: int | None = None,
     ) -> None:
+        """`wake` is readable after a signal, `written` after output (see `watch`)."""
         self._spool = spool
         self._pid = pid
         self._recording = recording
         #: Shorter than `grace`, after which the whole container is killed: the final frame must be written before.
         self._patience = max(0.1, grace - min(1.0, grace * 0.2))
         self._wake = wake
+        self._written = written
         self._kill_at: float | None = None
         self._killed = False
         #: Signal numbers, added by the handler of SIGTERM.
@@ -254,16 +328,19 @@ class Supervisor:
 
     def run(self) -> int:
         """Wait until the command has ended; return its wait status."""
+        sources = [self._wake] if self._written is None else [self._wake, self._written]
         while True:
-            ready, _, _ = select.select([self._wake], [], [], MARK_INTERVAL)
-            if ready:
+            ready, _, _ = select.select(sources, [], [], MARK_INTERVAL)
+            for handle in ready:
                 with contextlib.suppress(OSError):
-                    os.read(self._wake, 512)
+                    os.read(handle, 4096)
             status = self._reap()
             self._stop_if_asked()
             if status is not None:
                 return status
             self._spool.mark()
+            if self._written in ready:  # however much is written, marks take little time
+                select.select([self._wake], [], [], MARK_PAUSE)
 
     def _reap(self) -> int | None:
         found = None
@@ -325,13 +402,14 @@ def _children() -> list[int]:
     return mine
 
 
-def _recording(folder: str, spool: Spool, job: dict[str, Any]) -> Any:
+def _recording(folder: str, spool: Spool, job: Job) -> Recording | None:
     """Return the state of a recorded session (see `restart`); None for any other command."""
     if not job.get("recorded"):
         return None
     sys.dont_write_bytecode = True
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    return __import__("restart").Recording(folder, spool.sizes, job)
+    recording: Recording = __import__("restart").Recording(folder, spool.sizes, job)
+    return recording
 
 
 def main(argv: list[str]) -> int:
@@ -339,7 +417,7 @@ def main(argv: list[str]) -> int:
     folder = argv[1]
     become_undumpable()  # before the key is read and user code runs
     with open(os.path.join(folder, "job.json"), encoding="utf-8") as file:
-        job = json.load(file)
+        job: Job = json.load(file)
     if job.get("protocol") != PROTOCOL:
         sys.stderr.write(f"worker {VERSION}: job of protocol {job.get('protocol')!r}, not {PROTOCOL}\n")
         return EXIT_BROKEN
@@ -358,9 +436,11 @@ def main(argv: list[str]) -> int:
         signal.signal(number, lambda *_: None)
     become_subreaper()
     link_kept_folders(job)
+    if job.get("git"):
+        refresh_index(job["cwd"])
     recording = _recording(folder, spool, job)
     before = oom_kills()
-    code, killed, died = _run(job, spool, recording, wake, asked)
+    code, killed, died = _run(job, spool, recording, wake, watch(folder), asked)
     spool.last_frame(
         code=None if killed else code,
         signal=killed,
@@ -372,7 +452,7 @@ def main(argv: list[str]) -> int:
 
 
 def _run(
-    job: dict[str, Any], spool: Spool, recording: Any, wake: int, asked: list[int]
+    job: Job, spool: Spool, recording: Recording | None, wake: int, written: int | None, asked: list[int]
 ) -> tuple[int, str | None, str]:
     """Run the command; restart a recorded pytest while that helps. Return exit code, signal, and cause of death."""
     more: dict[str, str] = {}
@@ -384,7 +464,7 @@ def _run(
         pid = start(job, spool, more, passed_on)
         spool.frame("again" if "REMOTE_CI_CONTINUED" in more else "started", pid=pid)
         grace = float(job.get("grace", 10.0))
-        status = Supervisor(spool, pid, grace, wake, asked, recording).run()
+        status = Supervisor(spool, pid, grace, wake, asked, recording, written).run()
         with contextlib.suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
         end_leftovers()

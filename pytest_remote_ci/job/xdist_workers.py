@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from .pytest_internals import WorkerController
 
 #: Seconds to wait for a worker to run this file.
 _PATIENCE = 30
@@ -23,7 +26,7 @@ class Workers:
     """A pytest plugin of xdist's controller."""
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
+    def pytest_configure_node(self, node: WorkerController) -> None:
         """Run this file in a new worker, which is idle; on another machine these files do not exist."""
         words = [*node.config.invocation_params.args, *node.config.getini("addopts")]
         words.append(os.environ.get("PYTEST_ADDOPTS", ""))
@@ -37,7 +40,7 @@ class Workers:
 class InWorker:
     """A pytest plugin of a worker."""
 
-    def pytest_configure(self, config: Any) -> None:
+    def pytest_configure(self, config: pytest.Config) -> None:
         """Register the log plugin, once options and installed plugins are known."""
         logs = sys.modules[f"{_PACKAGE}.logs"]
         if logs.are_wanted(config):
@@ -52,9 +55,9 @@ def prepare(folder: str) -> None:
     for name, folders in ((_ROOT, [folder, os.path.dirname(folder)]), (_PACKAGE, [folder])):
         package = sys.modules[name] = types.ModuleType(name)
         package.__path__ = folders
-    boot: Any = importlib.import_module(f"{_PACKAGE}.boot")
+    boot = importlib.import_module(f"{_PACKAGE}.boot")
     importlib.import_module(f"{_PACKAGE}.logs")
-    internals: Any = importlib.import_module(f"{_PACKAGE}.pytest_internals")
+    internals = importlib.import_module(f"{_PACKAGE}.pytest_internals")
     # No recorder: only the controller records reports.
     internals.register_in_new_configs(lambda: [boot.InertOptions(), InWorker()])
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
 import pytest
 
@@ -11,6 +12,8 @@ from pytest_remote_ci.replay.nodes import RemoteItem, Tree
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.selection import Choice, Unchosen
 from pytest_remote_ci.wire import records as wire
+
+_N = TypeVar("_N", bound="pytest.Item | pytest.Collector")
 
 
 class Collection:
@@ -28,7 +31,7 @@ class Collection:
     ) -> None:
         """`is_late`: another process submitted the job, maybe elsewhere; `choice`: only these tests are shown."""
         self._session = session
-        self._hook: Any = session.config.hook
+        self._hook = session.config.hook
         self._reports = reports
         self._places = places
         self._is_late = is_late
@@ -66,7 +69,7 @@ class Collection:
         """Play the report of one collector."""
         report = self._reports.report(record)
         if record.found:
-            report.result = self._shown(self._tree.found(record))
+            report.__dict__["result"] = self._shown(self._tree.found(record))
         self.collectors.append(report.nodeid)
         exceptions = [
             (self._tree.found(exception)[0], exception_call(exception, report, self._places))
@@ -96,7 +99,7 @@ class Collection:
 
     def complete(self) -> None:
         """Finish the collection, once all items are known. Raises `pytest.UsageError` for an unmatched argument."""
-        items = self._shown(self._tree.chosen)
+        items: list[pytest.Item] = [*self._shown(self._tree.chosen)]
         if self._choice is not None:
             missing = self._choice.missing([*self._tree.items, *self.collectors])
             if missing:
@@ -109,28 +112,29 @@ class Collection:
     def add_ids(self, record: wire.CollectedIds) -> None:
         """Add the tests of xdist's workers, all of them at once."""
         self._tree.add_ids(record.ids)
-        items = self._shown(self._tree.chosen)
+        items: list[pytest.Item] = [*self._shown(self._tree.chosen)]
         if self._choice is not None:
             self._choice.deselect(self._session, items)
             self.unchosen = Unchosen(self._tree.items.keys() - {item.nodeid for item in items})
         self._set_items(items)
 
-    def _set_items(self, items: list[Any]) -> None:
+    def _set_items(self, items: list[pytest.Item]) -> None:
         """Set the session's items."""
         self._session.items = items
         self._session.testscollected = len(items)
 
-    def _remember(self, items: list[Any]) -> None:
+    def _remember(self, items: list[pytest.Item]) -> None:
         """Remember the items for ``--nf`` of the next session."""
-        newest: Any = self._session.config.pluginmanager.get_plugin("nfplugin")
-        if hasattr(newest, "cached_nodeids"):
-            newest.cached_nodeids.update(getattr(item, "id", item.nodeid) for item in items)
+        newest = self._session.config.pluginmanager.get_plugin("nfplugin")
+        known = getattr(newest, "cached_nodeids", None)
+        if known is not None:
+            known.update(getattr(item, "id", item.nodeid) for item in items)
 
     def store_lines(self, record: wire.CollectionLines) -> None:
         """Store lines such as "run-last-failure: …"."""
         self.lines = [self._places.text(line) for line in record.lines]
 
-    def _shown(self, nodes: list[Any]) -> list[Any]:
+    def _shown(self, nodes: Sequence[_N]) -> list[_N]:
         """Return the nodes that are, contain, or are in the selected ones."""
         choice = self._choice
         if choice is None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_remote_ci.wire.control_characters import escaped
+
+if TYPE_CHECKING:
+    import pytest
 
 #: Limit for the number of lines.
 _MOST: Final = 20
@@ -23,7 +26,7 @@ class Comparison:
         #: Node id with label of each report.
         self._seen: dict[str, str] = {}
 
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the outcome of a phase of a test."""
         nodeid, outcome = str(report.nodeid), _outcome(report)
         before = self._seen.get(nodeid)
@@ -49,7 +52,7 @@ class Comparison:
         return lines[:_MOST] + ([f"{more} more tests differ between the jobs"] if more > 0 else [])
 
 
-def _outcome(report: Any) -> str:
+def _outcome(report: pytest.TestReport) -> str:
     if hasattr(report, "wasxfail"):
         return "xfailed" if report.skipped else "xpassed"
     if report.failed and report.when != "call":

@@ -11,9 +11,9 @@ import contextlib
 import copy
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pytest
 
@@ -23,6 +23,12 @@ from pytest_remote_ci.replay.passed_phases import Passes
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.pytest_internals import TerminalRepr, report_from_json, terminal_file
 from pytest_remote_ci.wire import records as wire
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.replay.pytest_internals import TerminalWriter
+
+    #: A report of a test or of a collector.
+    AnyReport = pytest.TestReport | pytest.CollectReport
 
 #: File name extensions that pytest-html may write.
 _ENDS = frozenset(
@@ -55,12 +61,22 @@ class RemoteText(TerminalRepr):
     def __str__(self) -> str:
         return self.longrepr
 
-    def toterminal(self, tw: Any) -> None:
+    def toterminal(self, tw: TerminalWriter) -> None:
         """Write the text, in colour if the terminal has it."""
-        if tw.hasmarkup and self._markup:
-            terminal_file(tw).write(self._markup)
+        file = terminal_file(tw)
+        if tw.hasmarkup and self._markup and file is not None:
+            file.write(self._markup)
         else:
             tw.line(self.longrepr)
+
+
+class RecordedWarning(TypedDict):
+    """Arguments for `pytest_warning_recorded`."""
+
+    warning_message: warnings.WarningMessage
+    when: str
+    nodeid: str
+    location: wire.Location | None
 
 
 class Reports:
@@ -80,7 +96,7 @@ class Reports:
         #: Decodes the phases that only passed.
         self.passes = Passes(config, places, self._before, wants_streams=self._wants_streams)
         #: id(report) → the report, referenced so that the id stays valid, and its status.
-        self._statuses: dict[int, tuple[Any, wire.Status]] = {}
+        self._statuses: dict[int, tuple[AnyReport, wire.Status]] = {}
         #: Version of pytest in the job.
         self.remote_pytest = ""
         #: Whether only pytest makes reports locally: ordinary ones can skip the hook then.
@@ -98,7 +114,7 @@ class Reports:
         found = self._statuses.get(id(report))
         return self.passes.status(report) if found is None else found[1]
 
-    def report(self, record: wire.Report | wire.CollectReport) -> Any:
+    def report(self, record: wire.Report | wire.CollectReport) -> AnyReport:
         """Return the report of a test's phase or of a collector."""
         data = dict(record.d)
         if isinstance(record, wire.Report):
@@ -109,7 +125,7 @@ class Reports:
         _with_tuples(data, self._places)
         _with_plain_extras(data)
         original = copy.copy(data)
-        report: Any = None
+        report: AnyReport | None = None
         try:
             if self._only_pytest_decodes and data.get("$report_type") == "TestReport":
                 report = report_from_json(pytest.TestReport, data)
@@ -126,7 +142,7 @@ class Reports:
         if isinstance(record, wire.Report) and record.status is not None:
             self._statuses[id(report)] = (report, record.status)
         if record.worker:
-            report.node = self._worker(record.worker)
+            report.__dict__["node"] = self._worker(record.worker)
         return report
 
     @staticmethod
@@ -143,7 +159,7 @@ class Reports:
             self._logs.setdefault((piece.id, piece.when), []).append(piece.text)
 
     def _logs_of(self, record: wire.Report) -> object:
-        pieces = self._logs.pop((record.d["nodeid"], str(record.d["when"])), None)
+        pieces = self._logs.pop((record.nodeid, record.when), None)
         if pieces is None:
             return record.logs
         with contextlib.suppress(ValueError):  # tests can write records, too
@@ -151,10 +167,11 @@ class Reports:
         return None
 
     def _complete(self, data: wire.ReportData, shared: int) -> None:
-        nodeid = data["nodeid"]
+        nodeid = str(data["nodeid"])
         before = self._before.get(nodeid)
-        if isinstance(data.get("keywords"), dict):
-            data["keywords"] = {self._places.name(word): 1 for word in data["keywords"]}
+        keywords = data.get("keywords")
+        if isinstance(keywords, dict):
+            data["keywords"] = {self._places.name(word): 1 for word in keywords}
         if before is not None:
             data["sections"] = before["sections"][:shared] + data.get("sections", [])
             for name in _CONSTANT:
@@ -168,7 +185,7 @@ class Reports:
             self._nodes[name] = WorkerController(name, self.workers.get(name, f"[{name}]"))
         return self._nodes[name]
 
-    def warning(self, record: wire.RecordedWarning) -> dict[str, Any]:
+    def warning(self, record: wire.RecordedWarning) -> RecordedWarning:
         """Return the arguments for `pytest_warning_recorded`."""
         category = self._category(record)
         message = warnings.WarningMessage(
@@ -234,7 +251,7 @@ class RemoteValue:
         return self._text
 
 
-def value_of(kind: str, text: str) -> Any:
+def value_of(kind: str, text: str) -> object:
     """Rebuild a value sent as a Python literal (`kind` "literal"), or wrap its text in `RemoteValue`."""
     if kind == "literal":
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
@@ -250,7 +267,7 @@ class _RebuiltException(pytest.ExceptionInfo[Exception]):  # type: ignore[misc] 
         return self.text
 
 
-def exception_call(record: wire.RaisedException, report: object, places: PathMapper) -> Any:
+def exception_call(record: wire.RaisedException, report: object, places: PathMapper) -> SimpleNamespace:
     """Return the `call` argument for `pytest_exception_interact`."""
     name, text = record.name, places.text(record.text)
     kind = type(name, (Exception,), {"__module__": "builtins"})
@@ -261,7 +278,7 @@ def exception_call(record: wire.RaisedException, report: object, places: PathMap
     return SimpleNamespace(excinfo=info, when=record.when, **times)
 
 
-def internal_error(record: wire.InternalError, places: PathMapper) -> dict[str, Any]:
+def internal_error(record: wire.InternalError, places: PathMapper) -> dict[str, object]:
     """Return the arguments for `pytest_internalerror`."""
     name, _, text = record.exception.partition(": ")
     kind = type(name.rpartition(".")[2] or "Exception", (Exception,), {})
@@ -281,12 +298,13 @@ def _with_tuples(data: wire.ReportData, places: PathMapper) -> None:
         data["longrepr"] = (places.path(str(longrepr[0])), longrepr[1], places.all(longrepr[2]))
     else:
         data["longrepr"] = places.all(longrepr)
-    if data.get("location") is not None:
-        data["location"] = places.location(data["location"])
+    location = data.get("location")
+    if isinstance(location, (list, tuple)):
+        data["location"] = places.location(location)
     if "sections" in data:
-        data["sections"] = [(title, text) for title, text in data["sections"]]
+        data["sections"] = [(title, text) for title, text in _pairs(data["sections"])]
     if "user_properties" in data:
-        data["user_properties"] = [tuple(item) for item in data["user_properties"]]
+        data["user_properties"] = list(_pairs(data["user_properties"]))
 
 
 def _with_plain_extras(data: wire.ReportData) -> None:
@@ -299,8 +317,8 @@ def _with_plain_extras(data: wire.ReportData) -> None:
         extras = data.get(key)
         if not isinstance(extras, list):
             continue
-        data[key] = [dict(extra) for extra in extras if isinstance(extra, dict)]
-        for extra in data[key]:
+        data[key] = copies = [dict(extra) for extra in extras if isinstance(extra, dict)]
+        for extra in copies:
             end, content = extra.get("extension"), extra.get("content")
             if end is None:
                 continue
@@ -313,13 +331,22 @@ def _with_plain_extras(data: wire.ReportData) -> None:
 def _streams(data: wire.ReportData) -> dict[str, str]:
     """Return the captured output of a phase by stream name."""
     names = {f"Captured {name} {data['when']}": name for name in ("stdout", "stderr")}
-    return {names[title]: text for title, text in data.get("sections", []) if title in names}
+    return {names[title]: str(text) for title, text in _pairs(data.get("sections", [])) if title in names}
+
+
+def _pairs(value: object) -> Iterator[tuple[str, object]]:
+    """Yield the pairs of a list. Raises TypeError, ValueError."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError("not a list")
+    for pair in value:
+        name, item = pair
+        yield name, item
 
 
 def _restore_values(data: wire.ReportData, values: Mapping[int, wire.Value]) -> None:
-    properties = data.get("user_properties") or []
+    properties = data.get("user_properties")
     for place, (kind, text) in values.items():
-        if place < len(properties):
+        if isinstance(properties, list) and place < len(properties):
             properties[place] = (properties[place][0], value_of(kind, text))
 
 
@@ -352,7 +379,7 @@ def _version(text: str) -> tuple[int, ...]:
         return (0, 0)
 
 
-def _restore_subtest(report: Any, parameters: dict[str, str]) -> None:
+def _restore_subtest(report: AnyReport, parameters: dict[str, str]) -> None:
     """Set the parameters again: some versions of pytest convert the texts once more."""
     context = getattr(report, "context", None)
     if context is not None and parameters:
@@ -360,20 +387,20 @@ def _restore_subtest(report: Any, parameters: dict[str, str]) -> None:
             object.__setattr__(context, "kwargs", parameters)
 
 
-def _plain_report(data: wire.ReportData, is_test: bool, remote_pytest: str) -> Any:
+def _plain_report(data: wire.ReportData, is_test: bool, remote_pytest: str) -> AnyReport:
     """Return pytest's own kind of report for one of a plugin that is not installed locally, such as for subtests."""
     kind: Any = pytest.TestReport if is_test else pytest.CollectReport
-    fields = {name: value for name, value in data.items() if not name.startswith(("$", "_"))}
+    fields: dict[str, Any] = {name: value for name, value in data.items() if not name.startswith(("$", "_"))}
     if not is_test:
         fields.setdefault("result", None)
     try:
-        report = report_from_json(kind, copy.deepcopy(fields))
+        report: AnyReport = report_from_json(kind, copy.deepcopy(fields))
     except Exception:  # a private method, and data of another version
         if isinstance(fields.get("longrepr"), dict):
             fields["longrepr"] = _traceback_text(fields["longrepr"])
         report = kind(**fields)
     context = data.get("_subtest.context")
-    if is_test and isinstance(context, dict) and report.location:
+    if isinstance(report, pytest.TestReport) and isinstance(context, dict) and report.location:
         words = f"[{context['msg']}]" if context.get("msg") else ""
         parameters = _subtest_parameters(data, remote_pytest)
         if parameters:
@@ -382,7 +409,7 @@ def _plain_report(data: wire.ReportData, is_test: bool, remote_pytest: str) -> A
     return report
 
 
-def _traceback_text(longrepr: wire.ReportData) -> str:
+def _traceback_text(longrepr: dict[str, Any]) -> str:
     lines: list[str] = []
     for traceback, _, words in longrepr.get("chain") or [(longrepr["reprtraceback"], None, None)]:
         for entry in traceback["reprentries"]:

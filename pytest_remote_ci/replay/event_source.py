@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_remote_ci.errors import ClientError, RunnerUnreachable
 from pytest_remote_ci.terminal.ansi import SPECIAL, STEERING, clean, is_terminal
@@ -31,7 +31,7 @@ class EventSource:
 
     def __init__(
         self,
-        stream: Callable[[], Iterator[dict[str, Any]]] = lambda: iter(()),
+        stream: Callable[[], Iterator[Event]] = lambda: iter(()),
         *,
         last: str = "complete",
         is_late: bool = False,
@@ -46,7 +46,7 @@ class EventSource:
         self.is_over = is_over
         self._stream = stream
         self._last = last
-        self._events: Iterator[dict[str, Any]] | None = None
+        self._events: Iterator[Event] | None = None
         self._held: deque[Event] = deque()
         self._is_closed = False
         self._safe = SafeEvents()
@@ -76,7 +76,7 @@ class EventSource:
             end()
         if event is None:
             return None
-        first, *others = events_of(self._safe(event))
+        first, *others = events_of(self._safe(event.fields))
         if first.type == self._last:
             self.complete = first
         self.hold(others)
@@ -135,21 +135,21 @@ class SafeEvents:
         self._for_files = not is_terminal(sys.stdout)
         self._steering = STEERING if self._for_files else SPECIAL
 
-    def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, event: Mapping[str, object]) -> Mapping[str, object]:
         """Return the event as it may be shown. Raises `RunnerUnreachable` for one that is nested too deeply."""
         if not self._is_steering(event):  # almost always
             return event
         try:
-            safe: dict[str, Any] = self._safe(event)
+            safe = {str(self._safe(name)): self._safe(item) for name, item in event.items()}
         except RecursionError as error:
             raise RunnerUnreachable("the runner sent an event that is nested too deeply") from error
         if event.get("type") == "log" and "data" in event:
             safe["data"] = event["data"]
         return safe
 
-    def _is_steering(self, event: dict[str, Any]) -> bool:
+    def _is_steering(self, event: Mapping[str, object]) -> bool:
         search = self._steering.search
-        waiting: list[Any] = [event]
+        waiting: list[object] = [event]
         while waiting:
             value = waiting.pop()
             if isinstance(value, str):
@@ -162,7 +162,7 @@ class SafeEvents:
                 waiting += value
         return False
 
-    def _safe(self, value: Any) -> Any:
+    def _safe(self, value: object) -> object:
         if isinstance(value, str):
             return value if self._steering.search(value) is None else clean(value, for_files=self._for_files)
         if isinstance(value, dict):

@@ -6,7 +6,7 @@ A job has a network of its own: nothing listens on its loopback but what its tes
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 #: Longest part of a failure's message that is looked at.
 _LONGEST: Final = 4000
@@ -60,7 +60,7 @@ _LIMITS: Final = (
 )
 
 
-def hint(longrepr: Any) -> str | None:
+def hint(longrepr: object) -> str | None:
     """Return a line about a failure that looks like a missing server or the work of a limit, else None."""
     crash = getattr(longrepr, "reprcrash", None)
     message = str(getattr(crash, "message", None) or longrepr)[:_LONGEST]

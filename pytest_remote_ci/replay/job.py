@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import pytest
 
@@ -35,9 +35,13 @@ from pytest_remote_ci.replay.selection import Choice
 from pytest_remote_ci.replay.tb_style import restyle
 from pytest_remote_ci.session.arguments import Place
 from pytest_remote_ci.wire import records as wire
+from pytest_remote_ci.wire.answers import RunJob
 from pytest_remote_ci.wire.control_characters import escaped
 from pytest_remote_ci.wire.events import Event
 from pytest_remote_ci.wire.records import RecordError
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.replay.decode import AnyReport
 
 _R = TypeVar("_R", bound=wire.Record)
 _TRUNCATED = "the runner stores no more results of this job; the rest is missing here"
@@ -75,8 +79,8 @@ class Job:
         #: Warnings of local plugins since the last test began: node id, category, text, file name.
         self._local_warnings: list[tuple[str, str, str, str]] = []
         self._is_replaying_warning = False
-        self.collection: Any = None
-        self._last: Any = None
+        self._collection: Collection | None = None
+        self._last: AnyReport | None = None
         self._passed_points: set[str] = set()
         #: Lines for the end of the session.
         self.notes: list[str] = []
@@ -84,7 +88,7 @@ class Job:
         self._newest: dict[type[wire.Record], tuple[wire.Record, str]] = {}
         self._timestamp = ""
         #: Node id → location of the tests that have begun and not ended.
-        self.running: dict[str, Any] = {}
+        self.running: dict[str, wire.Location] = {}
         #: Node ids of tests for which anything was reported.
         self.reported: set[str] = set()
         #: Node id of a running test → the phase last reported.
@@ -107,7 +111,7 @@ class Job:
         self.reports = Reports(self._config, self.places, self.notes_add)
         self._screen = Screen(self._config, self.places)
 
-    def _note_cause(self, report: Any) -> None:
+    def _note_cause(self, report: AnyReport) -> None:
         """Add a line, once, if a test failed because a server is missing in the job, or by one of its limits."""
         line = failure_hints.hint(report.longrepr)
         if line is not None and line not in self.notes:
@@ -126,12 +130,19 @@ class Job:
     def join(self, collection: Collection) -> None:
         """Prepare the job for a local session with this collection."""
         reporters.adopt(self._config, self._events.peek(wire.Session))
-        self.collection = collection
+        self._collection = collection
 
     @property
     def has_started(self) -> bool:
         """Whether there is a local session to play in."""
-        return self.collection is not None
+        return self._collection is not None
+
+    @property
+    def collection(self) -> Collection:
+        """The collection of the local session. Raises AttributeError before there is a session."""
+        if self._collection is None:
+            raise AttributeError("the local session has not begun")
+        return self._collection
 
     @property
     def is_measured(self) -> bool:
@@ -296,7 +307,7 @@ class Job:
         return session is not None and session.xdist
 
     def _report(self, record: wire.Report) -> None:
-        if self._waits(record.d["nodeid"], record):
+        if self._waits(record.nodeid, record):
             return
         report = self._last = self.reports.report(record)
         if self._choice is not None:
@@ -312,7 +323,7 @@ class Job:
         self._last = self.reports.passes.report(record, self.running.get(nodeid), item)
         self._log_report(self._last, nodeid)
 
-    def _log_report(self, report: Any, nodeid: str) -> None:
+    def _log_report(self, report: AnyReport, nodeid: str) -> None:
         self._config.hook.pytest_runtest_logreport(report=report)
         if report.failed:
             self._note_cause(report)
@@ -390,7 +401,7 @@ class Job:
     @property
     def not_run(self) -> int:
         """The number of collected tests for which nothing was reported."""
-        return len(self.collection.expected - self.reported) if self.collection is not None else 0
+        return len(self.collection.expected - self.reported) if self.has_started else 0
 
     @property
     def has_results(self) -> bool:
@@ -400,7 +411,7 @@ class Job:
     @property
     def is_filtered(self) -> bool:
         """Whether only a part of the session is shown."""
-        return self.collection is not None and bool(self.collection.unchosen.nodeids)
+        return self.has_started and bool(self.collection.unchosen.nodeids)
 
     #: Class of a record → what plays it.
     _PLAYS: ClassVar[Mapping[object, Callable[..., None]]] = {
@@ -445,13 +456,13 @@ class LabelledCollection(Collection):
     def add_ids(self, record: wire.CollectedIds) -> None:
         """Add tests without collector reports, and count them for the terminal, which counts from such reports."""
         super().add_ids(record)
-        reporter: Any = self._session.config.pluginmanager.get_plugin("terminalreporter")
+        reporter = self._session.config.pluginmanager.get_plugin("terminalreporter")
         count_collected(reporter, len(record.ids))
 
-    def _set_items(self, items: list[Any]) -> None:
+    def _set_items(self, items: list[pytest.Item]) -> None:
         self._session.items = [*self._session.items, *items]
 
-    def _remember(self, items: list[Any]) -> None:
+    def _remember(self, items: list[pytest.Item]) -> None:
         found = [self.labelling.plain(item.nodeid) for item in items]
         note_collected(self._session.config, [nodeid for nodeid in found if nodeid is not None])
 
@@ -459,13 +470,13 @@ class LabelledCollection(Collection):
 class PipelineJob(Job):
     """Plays one attempt of a job of a pipeline; its node ids begin with its label."""
 
-    def __init__(self, session: pytest.Session, planned: Mapping[str, Any], label: str, place: Place) -> None:
+    def __init__(self, session: pytest.Session, planned: RunJob, label: str, place: Place) -> None:
         """`planned`: the job's row in the run; `place`: the submitted project and the job's folder in it."""
         super().__init__(session.config, EventSource(), gathers=True)
         self.no_header = True
-        self.name = str(planned["name"])
+        self.name = planned.name
         self.label = label
-        self.is_allowed = bool(planned["allow_failure"])
+        self.is_allowed = planned.allow_failure
         self.labelling = Labelling(label)
         self._session = session
         self._place = place
@@ -478,7 +489,7 @@ class PipelineJob(Job):
         #: Whether this session cancelled the job: the test that was running has not failed then.
         self.is_stopped_locally = False
         #: Its cases in the local JUnit report.
-        self.junit_cases: list[Any] = []
+        self.junit_cases: list[object] = []
         #: The label of the attempt that repeats this one, else None; how to see this one.
         self._successor: str | None = None
         self._remedy = ""

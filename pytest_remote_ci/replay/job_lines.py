@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from pytest_remote_ci.replay.pytest_internals import fill_with_progress, hide_progress, terminal_writer
 from pytest_remote_ci.terminal.ansi import clean
-from pytest_remote_ci.terminal.run_view import Run, block, state_of, words
+from pytest_remote_ci.terminal.run_view import block, state_of, words
+from pytest_remote_ci.wire.answers import Run, RunJob
 from pytest_remote_ci.wire.control_characters import escaped
 
 #: States that are always reported.
@@ -33,7 +33,7 @@ class JobLines:
         self._are_mixed = False
 
     @property
-    def _reporter(self) -> Any:
+    def _reporter(self) -> pytest.TerminalReporter | None:
         return self._config.pluginmanager.get_plugin("terminalreporter")
 
     @property
@@ -43,14 +43,14 @@ class JobLines:
     def write(self, line: str) -> None:
         """Write a separate line."""
         reporter = self._reporter
-        if hasattr(reporter, "write_line"):
+        if reporter is not None:
             self._end_results(reporter)
             reporter.write_line(escaped(line))
 
     def write_log(self, line: str) -> None:
         """Write a line from a job's log, with its colours."""
         reporter = self._reporter
-        if hasattr(reporter, "write_line"):
+        if reporter is not None:
             self._end_results(reporter)
             reporter.write_line(clean(line))
 
@@ -64,12 +64,10 @@ class JobLines:
         reporter = self._reporter
         if not getattr(reporter, "showheader", True):
             return
-        self.write(f"pipeline: {run['pipeline']} #{run['number']} (run {run['run_id']})")
+        self.write(f"pipeline: {run.pipeline} #{run.number} (run {run.run_id})")
         self.write(f"rootdir: {self._config.rootpath}")
-        for stage in run["stages"]:
-            names = [
-                job["name"] for job in run["jobs"] if job["stage"] == stage and state_of(job) != "skipped"
-            ]
+        for stage in run.stages:
+            names = [job.name for job in run.jobs if job.stage == stage and state_of(job) != "skipped"]
             more = len(names) - _MOST
             if names:
                 rest = f" and {more} more" if more > 0 else ""
@@ -78,12 +76,12 @@ class JobLines:
     def show_states(self, run: Run) -> None:
         """Write one line for each job with a changed state."""
         now = datetime.now(timezone.utc)
-        for job in run["jobs"]:
-            state, name = state_of(job), str(job["name"])
+        for job in run.jobs:
+            state, name = state_of(job), job.name
             if state == self._printed.get(name, "waiting") or not self._is_news(job, state):
                 continue
             self._printed[name] = state
-            self.write_message(f"{job['stage']} / {name}: {state if state == 'running' else words(job, now)}")
+            self.write_message(f"{job.stage} / {name}: {state if state == 'running' else words(job, now)}")
 
     def mix(self, *, are_several: bool) -> None:
         """Choose how results are shown: without file names if results of several jobs alternate.
@@ -91,7 +89,7 @@ class JobLines:
         With file names, each result would need a line then.
         """
         reporter = self._reporter
-        if are_several != self._are_mixed and hasattr(reporter, "showfspath"):
+        if reporter is not None and are_several != self._are_mixed:
             self._are_mixed = are_several
             self._end_results(reporter)
             reporter.ensure_newline()
@@ -103,25 +101,26 @@ class JobLines:
         if not self._width(reporter):
             hide_progress(reporter)
 
-    def _end_results(self, reporter: Any) -> None:
+    def _end_results(self, reporter: pytest.TerminalReporter) -> None:
         """End a line of results with its progress, as pytest does when the next file begins."""
         width = self._width(reporter)
         if not width or reporter.currentfspath == _ENDED:
             return
-        if width + _ROOM < terminal_writer(reporter).fullwidth:  # otherwise it is already shown
+        writer = terminal_writer(reporter)
+        if writer is not None and width + _ROOM < writer.fullwidth:  # otherwise it is already shown
             fill_with_progress(reporter)
         reporter.currentfspath = _ENDED
 
     @staticmethod
-    def _width(reporter: Any) -> int:
+    def _width(reporter: pytest.TerminalReporter | None) -> int:
         """Return the number of columns written in the current line."""
         return int(getattr(terminal_writer(reporter), "width_of_current_line", 0))
 
-    def _is_news(self, job: Mapping[str, Any], state: str) -> bool:
+    def _is_news(self, job: RunJob, state: str) -> bool:
         if state in _ENDS:
             return True
-        is_under_way = state == "running" and job["phase"] == "testing"
-        return is_under_way and (job["kind"] == "script" or self._verbosity > 0)
+        is_under_way = state == "running" and job.phase == "testing"
+        return is_under_way and (not job.is_pytest or self._verbosity > 0)
 
     def overview(self, run: Run) -> list[str]:
         """Return lines for all stages and jobs; in a quiet session only for those that did not pass."""

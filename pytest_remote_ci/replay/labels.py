@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from pytest_remote_ci.wire import records as wire
 from pytest_remote_ci.wire.control_characters import escaped
@@ -102,9 +101,10 @@ class Labelling:
         return record.replace(**changed) if changed else record
 
     def _report(self, data: wire.ReportData, *, is_test: bool) -> wire.ReportData:
-        report = {**data, "nodeid": self.nodeid(data["nodeid"])}
-        if is_test and data.get("location"):
-            path, line, name = data["location"]
+        report = {**data, "nodeid": self.nodeid(str(data["nodeid"]))}
+        place = data.get("location")
+        if is_test and isinstance(place, (list, tuple)) and place:
+            path, line, name = place
             report["location"] = list(self._location((str(path), line, name)))
         longrepr = data.get("longrepr")
         if self._starts is not None and isinstance(longrepr, (Mapping, list)):
@@ -132,7 +132,7 @@ class Labelling:
         file, colons, names = path.partition("::")
         return _from(self._roots, file) + colons + names
 
-    def _relative_to_session(self, value: Any) -> Any:
+    def _relative_to_session(self, value: object) -> object:
         """Map the locations in an error representation, which are relative to pytest's start folder."""
         if isinstance(value, Mapping):
             changed = {key: self._relative_to_session(item) for key, item in value.items()}

@@ -1,12 +1,12 @@
 """Update pytest's caches after a run with several jobs, with node ids without the jobs' labels.
 
-So ``--lf`` means the same in every kind of session: a test failed last if it failed in any job.
+So ``--lf`` means the same in every kind of session: a test failed last if it failed in any job. After one job, pytest's
+own plugin writes the cache from the replayed reports; `session.pytest_cache` sends it with the next job.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import pytest
 
@@ -19,7 +19,7 @@ def note_failures(config: pytest.Config, plain: Callable[[str], str | None], rep
     `plain` removes the label from a node id (None: it has none); `reported` are the node ids of all tests and
     collectors with a report.
     """
-    plugin: Any = config.pluginmanager.get_plugin("lfplugin")
+    plugin: object = config.pluginmanager.get_plugin("lfplugin")
     before = getattr(plugin, "lastfailed", None)
     if not isinstance(before, dict):
         return
@@ -29,20 +29,21 @@ def note_failures(config: pytest.Config, plain: Callable[[str], str | None], rep
     others = {
         key: value for key, value in before.items() if plain(str(key)) is None and str(key) not in known
     }
-    plugin.lastfailed = {**others, **{make(nodeid): True for nodeid in sorted(failed)}}
+    vars(plugin)["lastfailed"] = {**others, **{make(nodeid): True for nodeid in sorted(failed)}}
 
 
 def note_collected(config: pytest.Config, nodeids: Iterable[str]) -> None:
     """Add these to the tests that ``--nf`` knows."""
-    plugin: Any = config.pluginmanager.get_plugin("nfplugin")
-    if hasattr(plugin, "cached_nodeids"):
+    plugin: object = config.pluginmanager.get_plugin("nfplugin")
+    known = getattr(plugin, "cached_nodeids", None)
+    if known is not None:
         make = id_maker()
-        plugin.cached_nodeids.update(make(nodeid) for nodeid in nodeids)
+        known.update(make(nodeid) for nodeid in nodeids)
 
 
 def forget_failures(config: pytest.Config, nodeids: Iterable[str]) -> None:
     """Remove these from pytest's cache of failures: the job that they failed in was repeated."""
-    plugin: Any = config.pluginmanager.get_plugin("lfplugin")
+    plugin: object = config.pluginmanager.get_plugin("lfplugin")
     before = getattr(plugin, "lastfailed", None)
     if isinstance(before, dict):
         gone = set(nodeids)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -14,18 +14,20 @@ from pytest_remote_ci.replay.pytest_internals import EMPTY_OF_ITEM, make_mark
 from pytest_remote_ci.wire import records as wire
 from pytest_remote_ci.wire.records import Location
 
+_N = TypeVar("_N", bound="pytest.Item | pytest.Collector")
+
 
 class _StandIn:
     """Common base: `type(node).__name__` and the repr are those of the remote node."""
 
-    obj: Any = None
+    obj: Any = None  # pytest's nodes declare different types
     name: str
     remote_type = "Item"
 
     def __repr__(self) -> str:
         return f"<{self.remote_type} {self.name}>"
 
-    def collect(self) -> list[Any]:
+    def collect(self) -> list[pytest.Item | pytest.Collector]:
         """Return nothing: the children come from the records."""
         return []
 
@@ -53,8 +55,9 @@ class RemoteItem(_StandIn, pytest.Item):
 
     remote_location: Location = ("", None, "")
     originalname: str | None = None
+    callspec: SimpleNamespace
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         """Make an attribute that `forget_what_is_empty` removed, when it is first used."""
         make = EMPTY_OF_ITEM.get(name)
         if make is None:
@@ -87,7 +90,12 @@ class RemoteItem(_StandIn, pytest.Item):
         raise RuntimeError(f"{self.nodeid} runs on the runner, not here")
 
 
-_BASES: Mapping[str, type[Any]] = {"Class": _Class, "Module": _Module, "File": _File, "Dir": _Directory}
+_BASES: Mapping[str, type[pytest.Collector]] = {
+    "Class": _Class,
+    "Module": _Module,
+    "File": _File,
+    "Dir": _Directory,
+}
 
 
 class Tree:
@@ -98,8 +106,8 @@ class Tree:
         self._session = session
         self._root = session.config.rootpath
         self._prefix = prefix
-        self._nodes: list[Any] = []
-        self._types: dict[tuple[type[Any], str], type[Any]] = {}
+        self._nodes: list[pytest.Collector] = []
+        self._types: dict[tuple[type[object], str], type] = {}
         #: Items that will run, in order; the same by node id.
         self.chosen: list[RemoteItem] = []
         self.items: dict[str, RemoteItem] = {}
@@ -111,7 +119,9 @@ class Tree:
         #: Path → the same string, shared between the tests of a file.
         self._paths: dict[str, str] = {}
 
-    def found(self, record: wire.CollectReport | wire.RaisedException) -> list[Any]:
+    def found(
+        self, record: wire.CollectReport | wire.RaisedException
+    ) -> list[pytest.Item | pytest.Collector]:
         """Return the nodes that a collector found."""
         self._add_nodes(record.nodes or ())
         for parent, kind, name, line, nodeid in record.items or ():
@@ -161,7 +171,7 @@ class Tree:
             doc,
             marks,
         ) in record.items:
-            item: Any = self._undecided.pop(nodeid, None)
+            item = self._undecided.pop(nodeid, None)
             if item is None or type(item).__name__ != kind:
                 item = self._make_item(kind, parent, name, nodeid)
             path, line, domain = location[0].replace("/", os.sep), location[1], location[2]
@@ -180,7 +190,7 @@ class Tree:
 
     def add_ids(self, ids: list[str]) -> None:
         """Add tests of xdist's workers, of which only the node ids are known."""
-        files: dict[str, Any] = {}
+        files: dict[str, _Module] = {}
         for nodeid in ids:
             file, _, rest = nodeid.partition("::")
             path = self._path(nodeid)
@@ -200,7 +210,7 @@ class Tree:
     def _same(self, path: str) -> str:
         return self._paths.setdefault(path, path)
 
-    def _make_item(self, kind: str, parent: int, name: str, nodeid: str) -> Any:
+    def _make_item(self, kind: str, parent: int, name: str, nodeid: str) -> RemoteItem:
         # Without a node id pytest derives it from the parent's, and both share text. With "[" or "::" it would split
         # the id differently.
         is_plain = "[" not in nodeid and "::" not in name
@@ -210,21 +220,23 @@ class Tree:
         item.forget_what_is_empty(self._empty)
         return item
 
-    def _choose(self, item: Any) -> None:
+    def _choose(self, item: RemoteItem) -> None:
         self.chosen.append(item)
         self.items[item.nodeid] = item
 
-    def _make(self, base: type[Any], kind: str, parent: int, **fields: Any) -> Any:
-        return self._typed(base, kind).from_parent(self._nodes[parent], **fields)
+    def _make(self, base: type[_N], kind: str, parent: int, **fields: object) -> _N:
+        typed: Any = self._typed(base, kind)  # the parameters of `from_parent` differ
+        made: _N = typed.from_parent(self._nodes[parent], **fields)
+        return made
 
-    def _typed(self, base: type[Any], kind: str) -> type[Any]:
-        known = self._types.get((base, kind))
+    def _typed(self, base: type[_N], kind: str) -> type[_N]:
+        known: type[_N] | None = self._types.get((base, kind))
         if known is None:
             members = {"remote_type": kind, "__module__": base.__module__}
             known = self._types[base, kind] = type(kind, (base,), members)
         return known
 
 
-def _document(node: Any, text: str | None) -> None:
+def _document(node: pytest.Item | pytest.Collector, text: str | None) -> None:
     if text:
-        node.obj = type("Documented", (), {"__doc__": text})
+        node.__dict__["obj"] = type("Documented", (), {"__doc__": text})

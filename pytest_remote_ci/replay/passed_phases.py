@@ -36,19 +36,21 @@ class Passes:
         self._places = places
         self._before = before
         self._wants_streams = wants_streams
-        self._asked: Any = config.hook.pytest_report_teststatus
+        self._asked = config.hook.pytest_report_teststatus
         #: The number of status hooks, and whether all are pytest's or ours.
         self._count, self._is_alone = 0, False
         #: Recently seen names, shared between tests.
         self._words: dict[str, str] = {}
         #: The newest report, and its status if only pytest decides it.
-        self._newest: Any = None
+        self._newest: pytest.TestReport | None = None
         self._status: tuple[str, str, str] | None = None
 
-    def report(self, record: wire.Passed, location: wire.Location | None, item: Any = None) -> Any:
+    def report(
+        self, record: wire.Passed, location: wire.Location | None, item: pytest.Item | None = None
+    ) -> pytest.TestReport:
         """Return the report; `location`: the local one at the test's beginning; `item`: the test, if it is known."""
         nodeid = record.id
-        when: Any = record.when
+        when: Any = record.when  # one of pytest's, or a plugin's
         known = self._before.get(nodeid)
         if known is None:
             known = self._before[nodeid] = {"location": location, "keywords": {}}
@@ -84,7 +86,7 @@ class Passes:
         self._newest, self._status = report, _STATUSES[when] if self._is_only_implementation() else None
         return report
 
-    def _keywords(self, words: list[str], item: Any) -> dict[str, int]:
+    def _keywords(self, words: list[str], item: pytest.Item | None) -> dict[str, int]:
         """Share the names that tests have in common."""
         if len(self._words) > _MOST_WORDS:
             self._words.clear()

@@ -7,8 +7,10 @@ of tests stays as it is. The mapping works on text only and does not depend on r
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePath, PurePosixPath
-from typing import Any
+
+from pytest_remote_ci.wire import records as wire
 
 #: What can follow the root in a text without continuing its name: `/a/proj` is not in `/a/proj-2`.
 _ROOT_ENDS = r"(?![\w+@~-]|\.\w)"
@@ -52,13 +54,14 @@ class PathMapper:
             path = path.replace("/", self._separator)
         return path
 
-    def location(self, location: Any) -> tuple[str, int | None, str]:
+    def location(self, location: Sequence[object] | None) -> tuple[str, int | None, str]:
         """Map a test's location: file, line and name."""
-        return self.path(str(location[0])), location[1], str(location[2])
+        path, line, name = location or ()
+        return self.path(str(path)), line if isinstance(line, int) else None, str(name)
 
-    def place(self, at: Any) -> tuple[str, int]:
+    def place(self, at: wire.Place) -> tuple[str, int]:
         """Map file and line; the line is limited to a sensible range."""
-        return self.path(str(at[0])), max(1, min(int(at[1]), 1_000_000))
+        return self.path(at[0]), max(1, min(at[1], 1_000_000))
 
     def name(self, name: str) -> str:
         """Map the name of the project's folder; return other names unchanged."""
@@ -70,7 +73,7 @@ class PathMapper:
             text = self._pattern.sub(self._moved, text)
         return text
 
-    def all(self, value: Any) -> Any:
+    def all(self, value: object) -> object:
         """Map every text in lists and mappings; values under the key `path` are mapped as paths."""
         if isinstance(value, str):
             return self.text(value)

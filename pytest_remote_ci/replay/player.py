@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -46,6 +46,7 @@ from pytest_remote_ci.terminal.display import Display, exit_code
 from pytest_remote_ci.terminal.output import END_OF_GROUP, group_line, is_grouping
 from pytest_remote_ci.terminal.run_view import state_of, tail_heading, verdict
 from pytest_remote_ci.wire import records as wire
+from pytest_remote_ci.wire.answers import PlannedJob, RunJob
 from pytest_remote_ci.wire.events import Event
 from pytest_remote_ci.wire.formats import parse_time
 
@@ -74,9 +75,11 @@ def _never() -> bool:
 class Player(ABC):
     """Plays one run; owned by one `RemoteSessionPlugin`, whose hooks call these methods in this order."""
 
+    #: Set by `start`.
+    _session: pytest.Session
+
     def __init__(self, config: pytest.Config, events: EventSource) -> None:
         self._config = config
-        self._session: Any = None
         self.events = events
         self._lines = JobLines(config)
         #: Whether the developer has interrupted the session.
@@ -180,7 +183,7 @@ class Player(ABC):
         """Prepare local caches and reports for being written."""
 
     @abstractmethod
-    def write_summary(self, reporter: Any) -> None:
+    def write_summary(self, reporter: pytest.TerminalReporter) -> None:
         """Write our own section of the terminal summary."""
 
     @abstractmethod
@@ -257,7 +260,7 @@ class JobPlayer(Player):
         job.with_protocol = is_watched(config)
         self.play_until("collecting")
         if job.is_distributed:
-            reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+            reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
             if reporter is not None:
                 reporter.showfspath = False
         elif is_heard(config):
@@ -303,7 +306,7 @@ class JobPlayer(Player):
             self._raise_lost()
             return
         if job.has(wire.InternalError):
-            session.config.notify_exception = lambda excinfo, option=None: None  # it was already reported
+            vars(session.config)["notify_exception"] = lambda excinfo, option=None: None  # already reported
             raise RuntimeError("the remote pytest had an internal error")
         interrupt = job.newest(wire.Interrupt)
         if interrupt is not None:
@@ -394,11 +397,11 @@ class JobPlayer(Player):
             seconds = _seconds_between(first, last)
             if seconds is not None:
                 backdate(self._config, seconds)
-        cache: Any = getattr(self._config, "cache", None)
+        cache = getattr(self._config, "cache", None)
         if cache is not None and (self.is_replay or self._job.collection.is_elsewhere):
             cache.set = lambda key, value: None
 
-    def write_summary(self, reporter: Any) -> None:
+    def write_summary(self, reporter: pytest.TerminalReporter) -> None:
         """Write the notes of the session."""
         if self._job.notes:
             reporter.write_sep("=", "remote-ci", yellow=True)
@@ -411,7 +414,7 @@ class JobPlayer(Player):
         end = job.newest(wire.End)
         if end is not None and job.broken is None and not job.is_filtered:
             session.exitstatus = _status(end.exitstatus)
-            cache: Any = getattr(self._config, "cache", None)
+            cache = getattr(self._config, "cache", None)
             # The key becomes a file name: accept only the one that the recorder knows.
             if cache is not None and end.cache is not None and _STEPWISE in end.cache:
                 cache.set(_STEPWISE, end.cache[_STEPWISE])
@@ -427,13 +430,17 @@ class JobPlayer(Player):
         self._apply_runner_verdict()
         self._confirm_cancellation()
         self._compare_plugins()
+        if not self.is_interrupted:
+            self._remote.print_timing(
+                self.events.complete, verbosity=getattr(self._config.option, "verbose", 0)
+            )
 
     def _end_line_of_results(self) -> None:
         """End pytest's unfinished line on the terminal, which a line of ours would continue or erase."""
-        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        reporter: pytest.TerminalReporter | None = self._config.pluginmanager.get_plugin("terminalreporter")
         writer = terminal_writer(reporter)
-        width: Any = getattr(writer, "width_of_current_line", None)
-        if width and is_terminal(terminal_file(writer)):
+        width = getattr(writer, "width_of_current_line", None)
+        if reporter is not None and writer is not None and width and is_terminal(terminal_file(writer)):
             writer.line()
             writer.flush()
             reporter.currentfspath = None
@@ -491,7 +498,7 @@ class PipelinePlayer(Player):
         self,
         config: pytest.Config,
         remote: RemoteRun,
-        plan: Mapping[str, Mapping[str, Any]],
+        plan: Mapping[str, PlannedJob],
         places: Mapping[str, Place],
         fetch_files: Callable[[list[str]], None],
         labels: Mapping[str, str] | None = None,
@@ -506,7 +513,7 @@ class PipelinePlayer(Player):
         self._plan = plan
         self._places = places
         self._fetch_files = fetch_files
-        self._labels = labels or labels_of(str(job["name"]) for job in remote.state["jobs"])
+        self._labels = labels or labels_of(job.name for job in remote.state.jobs)
         #: Whether it is the run of a pipeline, not of a plain session with several Pythons or retries.
         self._is_pipeline = labels is None
         #: Tests whose outcomes differ between jobs, for a session of one suite in several jobs.
@@ -527,7 +534,7 @@ class PipelinePlayer(Player):
 
     def _index_jobs(self) -> None:
         #: Name of a job → its row in the run.
-        self._planned = {str(job["name"]): job for job in self._remote.state["jobs"]}
+        self._planned = {job.name: job for job in self._remote.state.jobs}
 
     @property
     def collects_first(self) -> bool:
@@ -625,20 +632,20 @@ class PipelinePlayer(Player):
         run = self._remote.state
         if junit_xml(self._config) is None or self.events.lost is not None:
             return
-        for planned in run["jobs"]:
-            state, job = state_of(planned), self._jobs.get(str(planned["job_id"]))
-            if state not in ("failed", "cancelled") or planned["allow_failure"]:
+        for planned in run.jobs:
+            state, job = state_of(planned), self._jobs.get(planned.job_id or "")
+            if state not in ("failed", "cancelled") or planned.allow_failure:
                 continue
-            if planned["status"] == "completed" and job is not None and job.failures:
+            if planned.status == "completed" and job is not None and job.failures:
                 continue
-            why = str(planned["reason"] or f"exit code {planned['exit_code']}")
-            tail = self._remote.tail(str(planned["job_id"])) if planned["job_id"] is not None else ()
-            began, ended = (parse_time(planned[key]) for key in ("start_time", "end_time"))
+            why = planned.reason or f"exit code {planned.exit_code}"
+            tail = self._remote.tail(planned.job_id) if planned.job_id is not None else ()
+            began, ended = map(parse_time, (planned.start_time, planned.end_time))
             seconds = (ended - began).total_seconds() if began is not None and ended is not None else 0.0
-            address = f"{run['pipeline']}/{planned['stage']}::{planned['name']}"
+            address = f"{run.pipeline}/{planned.stage}::{planned.name}"
             add_junit_error(self._config, address, why, "\n".join([why, *tail]), max(0.0, seconds))
 
-    def write_summary(self, reporter: Any) -> None:
+    def write_summary(self, reporter: pytest.TerminalReporter) -> None:
         """Play what the jobs' plugins write into the summary, then show how the jobs ended."""
         for job in self._jobs.values():
             job.play_the_end(lambda label: reporter.write_sep("-", label))
@@ -666,7 +673,7 @@ class PipelinePlayer(Player):
                 self._lines.write_log(line)
             if is_grouping():
                 self._lines.write(END_OF_GROUP)
-        if run["end_time"] is not None:
+        if run.is_over:
             self._lines.write(verdict(run))
 
     def set_exit_status(self) -> None:
@@ -697,13 +704,13 @@ class PipelinePlayer(Player):
         run = self._remote.state
         if self.events.lost is not None:
             return
-        for planned in run["jobs"]:
-            if planned["job_id"] is None or state_of(planned) not in ("failed", "allowed"):
+        for planned in run.jobs:
+            if planned.job_id is None or state_of(planned) not in ("failed", "allowed"):
                 continue
-            job = self._jobs.get(str(planned["job_id"]))
+            job = self._jobs.get(planned.job_id)
             if job is not None and job.failures:
                 continue
-            tail = self._remote.tail(str(planned["job_id"]))
+            tail = self._remote.tail(planned.job_id)
             if tail:
                 yield tail_heading(run, planned), tail
 
@@ -730,10 +737,10 @@ class PipelinePlayer(Player):
         planned = self._planned.get(event.job)
         if planned is None:
             return
-        if planned["kind"] == "pytest" and not self._is_mute:
+        if planned.is_pytest and not self._is_mute:
             self._play(self._attempt(planned, event), event)
         elif self._running_line is not None and kind in ("state", "complete"):
-            name = f"{planned['stage']} / {planned['name']}"
+            name = f"{planned.stage} / {planned.name}"
             if kind == "complete":
                 self._running_line.pytest_runtest_logfinish(name)
             elif event.phase == "testing":
@@ -746,16 +753,16 @@ class PipelinePlayer(Player):
             self._refresh()
             self._count()
 
-    def _attempt(self, planned: Mapping[str, Any], event: Event) -> PipelineJob:
+    def _attempt(self, planned: RunJob, event: Event) -> PipelineJob:
         job_id = event.job_id
         if job_id not in self._jobs:
-            before = [job for job in self._jobs.values() if job.name == planned["name"]]
-            label = self._labels[str(planned["name"])]
+            before = [job for job in self._jobs.values() if job.name == planned.name]
+            label = self._labels[planned.name]
             if before:
                 label = f"{label} (try {len(before) + 1})" if label else f"try {len(before) + 1}"
                 job_id_before = next(key for key, found in self._jobs.items() if found is before[-1])
                 self._give_up(before[-1], job_id_before, label)
-            job = PipelineJob(self._session, planned, label, self._places[str(planned["name"])])
+            job = PipelineJob(self._session, planned, label, self._places[planned.name])
             job.is_stopped_locally, job.with_protocol = self._is_stopped, self._with_protocol
             self._jobs[job_id] = self._by_label[label] = job
         return self._jobs[job_id]
@@ -775,12 +782,12 @@ class PipelinePlayer(Player):
         Failed tests are repeated if their exit code is among those for retries, and all other failures, which end the
         job, if the runner is at fault.
         """
-        retries = self._plan.get(job.name, {}).get("retries") or {}
+        planned = self._plan.get(job.name)
         tries = sum(other.name == job.name for other in self._jobs.values())
-        if tries > int(retries.get("count", 0)):
+        if planned is None or tries > planned.retries.count:
             return False
         if job.complete is None:
-            return int(pytest.ExitCode.TESTS_FAILED) in retries.get("exit_codes", ())
+            return int(pytest.ExitCode.TESTS_FAILED) in planned.retries.exit_codes
         return job.complete.status == "failed"
 
     def _play(self, job: PipelineJob, event: Event) -> None:
@@ -794,15 +801,15 @@ class PipelinePlayer(Player):
     def _play_at_once(self, job: PipelineJob, event: Event) -> None:
         if event.kind == wire.Started.kind and self._running_line is not None:
             self._running_line.pytest_runtest_logstart(job.labelling.nodeid(event.nodeid or ""))
-        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        if job.is_collected or not hasattr(reporter, "report_collect"):
+        reporter: pytest.TerminalReporter | None = self._config.pluginmanager.get_plugin("terminalreporter")
+        if job.is_collected or reporter is None or not hasattr(reporter, "report_collect"):
             job.handle(event)
             return
-        reporter.report_collect = lambda final=False: None  # it would overwrite the lines of other jobs
+        vars(reporter)["report_collect"] = lambda final=False: None  # it would overwrite lines of other jobs
         try:
             job.handle(event)
         finally:
-            del reporter.report_collect
+            del vars(reporter)["report_collect"]
         self._show_collected(job)
 
     def _show_collected(self, job: PipelineJob) -> None:
@@ -822,11 +829,11 @@ class PipelinePlayer(Player):
         collected = {job.name for job in self._jobs.values() if job.is_collected or job.complete is not None}
         awaited = [
             job
-            for job in self._remote.state["jobs"]
-            if job["kind"] == "pytest"
-            and job["name"] not in collected
-            and not job["skipped"]
-            and job["status"] in ("queued", "running")
+            for job in self._remote.state.jobs
+            if job.is_pytest
+            and job.name not in collected
+            and not job.is_skipped
+            and job.status in ("queued", "running")
         ]
         self._session.testscollected = len(self._session.items) + len(awaited)
 
@@ -834,25 +841,26 @@ class PipelinePlayer(Player):
 class _FailureCount:
     """A plugin that counts failures over all jobs of a pipeline, and ends the session after `maxfail`."""
 
+    _session: pytest.Session
+
     def __init__(self, player: PipelinePlayer, maxfail: int) -> None:
         """`maxfail` 0: no limit."""
         self._player = player
         self._maxfail = maxfail
         self._failures = 0
-        self._session: Any = None
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Store the local session."""
         self._session = session
 
     @pytest.hookimpl(trylast=True)
-    def pytest_runtest_logreport(self, report: Any) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a failed test."""
         if report.failed and not hasattr(report, "wasxfail"):
             self._count(report.nodeid)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_collectreport(self, report: Any) -> None:
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Count a failed collector."""
         if report.failed:
             self._count(report.nodeid)
@@ -869,7 +877,7 @@ class _FailureCount:
             self._session.shouldfail = f"stopping after {self._failures} failures"
 
 
-def _raise_interrupt(session: Any, record: wire.Interrupt, job: Job) -> None:
+def _raise_interrupt(session: pytest.Session, record: wire.Interrupt, job: Job) -> None:
     """Raise the exception that ended the remote session, with its remote file and line."""
     name, module, message = record.name, record.module, record.message
     error: BaseException
@@ -878,7 +886,7 @@ def _raise_interrupt(session: Any, record: wire.Interrupt, job: Job) -> None:
     elif name == "Interrupted" and module == "_pytest.main":
         raise session.Interrupted(message)
     else:
-        kind: Any = KeyboardInterrupt
+        kind: type[BaseException] = KeyboardInterrupt
         if name != "KeyboardInterrupt":
             kind = type(name, (KeyboardInterrupt,), {"__module__": module})
         error = kind(message) if message else kind()

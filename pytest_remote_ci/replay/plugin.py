@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack
 
 import pytest
 
 from pytest_remote_ci.replay.gc_freeze import GcFreeze
+from pytest_remote_ci.replay.interrupts import ReplayInterrupts
 from pytest_remote_ci.replay.player import Player
 
 
@@ -24,8 +24,9 @@ class RemoteSessionPlugin:
     def __init__(self, player: Player, resources: ExitStack) -> None:
         """`resources` are closed at the end."""
         self._player = player
+        self.interrupts = ReplayInterrupts(player)
         self._resources = resources
-        self._session: Any = None
+        self._session: pytest.Session | None = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self) -> None:
@@ -38,7 +39,7 @@ class RemoteSessionPlugin:
         self._session = session
         self._player.start(session)
         yield
-        with self._cancelled_by_interrupts():
+        with self.interrupts.cancel():
             self._player.begin()
         if self._player.collects_first:
             session.config.pluginmanager.register(_CollectsFirst(self), "remote-ci-collects-first")
@@ -46,7 +47,7 @@ class RemoteSessionPlugin:
     def pytest_collection(self, session: pytest.Session) -> bool:
         """Replace the local collection by the remote one."""
         session.items = []
-        with self._cancelled_by_interrupts():
+        with self.interrupts.cancel():
             are_tests_known = self._player.play_collection()
         if are_tests_known:
             session.config.hook.pytest_collection_finish(session=session)
@@ -65,7 +66,7 @@ class RemoteSessionPlugin:
         try:
             player.play_until("tests_over", stop=lambda: bool(session.shouldfail or session.shouldstop))
         except KeyboardInterrupt:
-            self._interrupted()
+            self.interrupts.cancel_and_play_on()
             if not player.knows_interrupt:
                 raise
         except BaseException as error:
@@ -94,7 +95,7 @@ class RemoteSessionPlugin:
             job.note_warning(warning_message, nodeid)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_report_teststatus(self, report: Any) -> Any:
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, object] | None:
         """Return the status that remote plugins and conftests gave the report; mark allowed failures."""
         job = self._player.job_of(report.nodeid)
         if job is None:
@@ -105,20 +106,20 @@ class RemoteSessionPlugin:
         category, letter = ("failed", "F") if report.when == "call" else ("error", "E")
         return category, letter, (f"{category.upper()} (allowed)", {"yellow": True})
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Play what remote plugins write into the summary, then add our own section."""
-        with self._abandoned_by_interrupts():
+        with self.interrupts.abandon():
             self._player.play_until("end")
         self._player.write_summary(terminalreporter)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_sessionfinish(self) -> Generator[None, None, None]:
         """Play the end of the session around the local one, and set the exit status."""
-        with self._abandoned_by_interrupts():
+        with self.interrupts.abandon():
             self._player.play_tests_end()
         self._player.prepare_reports()
         yield
-        with self._abandoned_by_interrupts():
+        with self.interrupts.abandon():
             self._player.play_until("end")
         self._player.set_exit_status()
 
@@ -135,44 +136,12 @@ class RemoteSessionPlugin:
                 if self._session is not None:
                     self._session.exitstatus = pytest.ExitCode.INTERRUPTED
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Handle Ctrl-C outside our waiting hooks: nothing more of the remote session is shown."""
-        if self._player.is_interrupted or self._player.knows_interrupt:
-            return
-        if issubclass(excinfo.type, KeyboardInterrupt):
-            self._player.mute("interrupted")
-            self._player.interrupt()
-
-    @contextmanager
-    def _cancelled_by_interrupts(self) -> Generator[None, None, None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._interrupted()
-            raise
-
-    @contextmanager
-    def _abandoned_by_interrupts(self) -> Generator[None, None, None]:
-        """Cancel and stop waiting on an interrupt: the session is ending anyway."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._player.abandon()
-
-    def _interrupted(self) -> None:
-        """Cancel on Ctrl-C, and play what the remote pytest still reports."""
-        try:
-            self._player.interrupt()
-            self._player.play_until("tests_over")
-        except KeyboardInterrupt:
-            self._player.leave()
-
 
 def start_replay(config: pytest.Config, player: Player, resources: ExitStack) -> None:
     """Let the local session replay a run; call it before `config` is configured. Takes over the `resources`."""
     plugin = RemoteSessionPlugin(player, resources.pop_all())
     config.pluginmanager.register(plugin, "remote-ci-takeover")
+    config.pluginmanager.register(plugin.interrupts, "remote-ci-interrupts")
     config.pluginmanager.register(GcFreeze(config), "remote-ci-gc-freeze")
 
 

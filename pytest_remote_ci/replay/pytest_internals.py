@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import pytest
 
@@ -26,6 +26,14 @@ from _pytest.mark.structures import NodeKeywords as NodeKeywords
 from pytest_remote_ci.job.pytest_internals import PYTEST, all_are_of
 from pytest_remote_ci.options import FOREIGN
 
+if TYPE_CHECKING:
+    import argparse
+
+    from _pytest._io import TerminalWriter as TerminalWriter
+    from _pytest.junitxml import LogXML
+
+    _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
+
 #: Prefix of the names of our own modules.
 OURS = "pytest_remote_ci."
 #: Options that were applied in the job and must not be applied twice → neutral value.
@@ -34,13 +42,13 @@ _OBEYED = dict(reset for option in FOREIGN for reset in option.resets)
 # -- options and settings
 
 
-def skip_version_check(config: Any) -> None:
+def skip_version_check(config: pytest.Config) -> None:
     """Let pytest ignore `minversion`. Without the name, pytest refuses to start if it is too old for the project."""
     if hasattr(config, "_checkversion"):
-        config._checkversion = lambda: None
+        config._checkversion = lambda: None  # type: ignore[method-assign]  # a patch
 
 
-def override_settings(config: pytest.Config, values: Mapping[str, Any]) -> None:
+def override_settings(config: pytest.Config, values: Mapping[str, object]) -> None:
     """Set values of the configuration file, also before pytest validates `required_plugins`.
 
     Without the name, a session works if the project's settings can be evaluated locally.
@@ -61,7 +69,7 @@ def undeclared_settings(config: pytest.Config, parser: pytest.Parser) -> list[st
     return [name for name in given if name not in known]
 
 
-def parser_actions(config: pytest.Config) -> Any:
+def parser_actions(config: pytest.Config) -> dict[str, argparse.Action] | None:
     """Return option → action of argparse. None without the names: then a list of common options is used.
 
     Up to 8.x the parser of argparse is made by `_getparser`; since 9.0 it is `optparser`.
@@ -69,7 +77,8 @@ def parser_actions(config: pytest.Config) -> Any:
     parser: Any = getattr(config, "_parser", None)
     with contextlib.suppress(AttributeError):
         made = parser.optparser if hasattr(parser, "optparser") else parser._getparser()
-        return made._option_string_actions
+        found: dict[str, argparse.Action] = made._option_string_actions
+        return found
     return None
 
 
@@ -104,7 +113,7 @@ def is_heard(config: pytest.Config) -> bool:
 # -- reports and items
 
 
-def report_from_json(kind: Any, data: dict[str, Any]) -> Any:
+def report_from_json(kind: type[_Report], data: dict[str, Any]) -> _Report:
     """Return a report of this class. Raises AttributeError without the name: then the constructor is used."""
     return kind._from_json(data)
 
@@ -113,17 +122,17 @@ def report_from_json(kind: Any, data: dict[str, Any]) -> Any:
 ID_OF_REPORT = "_id"
 
 
-def id_maker() -> Callable[[str], Any]:
+def id_maker() -> Callable[[str], object]:
     """Return the constructor of node ids in pytest's caches: `str` without the class, which exists since 9.2."""
     try:
         from _pytest.nodeid import NodeId
     except ImportError:
         return str
-    made: Callable[[str], Any] = NodeId.parse
+    made: Callable[[str], object] = NodeId.parse
     return made
 
 
-def make_mark(name: str, kwargs: Mapping[str, Any]) -> Mark:
+def make_mark(name: str, kwargs: Mapping[str, object]) -> Mark:
     """Return a mark of an item. Raises an error without the names.
 
     `pytest.mark` would warn about names that the local settings do not declare.
@@ -132,7 +141,7 @@ def make_mark(name: str, kwargs: Mapping[str, Any]) -> Mark:
 
 
 #: Attribute that is empty in a new item → function that makes it. Attributes without the name stay as they are.
-EMPTY_OF_ITEM: Mapping[str, Callable[[Any], Any]] = {
+EMPTY_OF_ITEM: Mapping[str, Callable[[pytest.Item], object]] = {
     "keywords": NodeKeywords,
     "own_markers": lambda item: [],
     "extra_keyword_matches": lambda item: set(),
@@ -146,20 +155,20 @@ EMPTY_OF_ITEM: Mapping[str, Callable[[Any], Any]] = {
 # -- the terminal
 
 
-def terminal_writer(reporter: Any) -> Any:
+def terminal_writer(reporter: pytest.TerminalReporter | None) -> TerminalWriter | None:
     """Return what the terminal reporter writes to. None without the name: output of tests can then come too early."""
     return getattr(reporter, "_tw", None)
 
 
-def terminal_file(writer: Any) -> Any:
+def terminal_file(writer: TerminalWriter | None) -> TextIO | None:
     """Return the file of a terminal writer. None without the name: then the name of a running test is not shown."""
     return getattr(writer, "_file", None)
 
 
 @contextlib.contextmanager
-def discarded_output(writer: Any) -> Iterator[None]:
+def discarded_output(writer: TerminalWriter | None) -> Iterator[None]:
     """Discard what is written to this terminal writer. Without the name, it is shown."""
-    if not hasattr(writer, "_file"):
+    if writer is None or not hasattr(writer, "_file"):
         yield
         return
     shown, writer._file = writer._file, StringIO()
@@ -169,29 +178,29 @@ def discarded_output(writer: Any) -> Iterator[None]:
         writer._file = shown
 
 
-def count_collected(reporter: Any, number: int) -> None:
+def count_collected(reporter: pytest.TerminalReporter | None, number: int) -> None:
     """Add to the tests that the terminal reporter counted. Without the name, it reports that fewer were collected."""
-    if hasattr(reporter, "_numcollected"):
+    if reporter is not None and hasattr(reporter, "_numcollected"):
         reporter._numcollected += number
 
 
-def fill_with_progress(reporter: Any) -> None:
+def fill_with_progress(reporter: pytest.TerminalReporter) -> None:
     """End a line of results with the progress. Without the names, the line has none."""
     fill = getattr(reporter, "_write_progress_information_filling_space", None)
     if fill is not None and getattr(reporter, "_show_progress_info", False):
         fill()
 
 
-def hide_progress(reporter: Any) -> None:
+def hide_progress(reporter: pytest.TerminalReporter | None) -> None:
     """Let the terminal reporter write no more progress. Without the name, it writes it at the end of the tests."""
-    if hasattr(reporter, "_show_progress_info"):
+    if reporter is not None and hasattr(reporter, "_show_progress_info"):
         reporter._show_progress_info = False
 
 
 # -- local reports
 
 
-def junit_xml(config: pytest.Config) -> Any:
+def junit_xml(config: pytest.Config) -> LogXML | None:
     """Return what writes the JUnit report, None if nothing does or without the name: then it lacks properties."""
     try:
         from _pytest.junitxml import xml_key
@@ -207,6 +216,8 @@ def add_junit_error(config: pytest.Config, address: str, message: str, text: str
     """
     with contextlib.suppress(AttributeError, TypeError):
         xml = junit_xml(config)
+        if xml is None:
+            return
         report = pytest.TestReport(
             nodeid=address,
             location=(address.partition("::")[0], None, address),
@@ -247,13 +258,13 @@ def give_up_results(config: pytest.Config, nodeids: Iterable[str], category: str
             stats.setdefault(category, []).extend(moved)
 
 
-def junit_cases(config: pytest.Config) -> list[Any]:
+def junit_cases(config: pytest.Config) -> list[object]:
     """Return the cases of the JUnit report so far; none without a report, and without the name."""
-    found: list[Any] = getattr(junit_xml(config), "node_reporters_ordered", [])
+    found: list[object] = getattr(junit_xml(config), "node_reporters_ordered", [])
     return found
 
 
-def remove_junit_cases(config: pytest.Config, cases: Iterable[Any]) -> None:
+def remove_junit_cases(config: pytest.Config, cases: Iterable[object]) -> None:
     """Remove finished cases from the JUnit report, and from its numbers. Without the names, they stay."""
     gone = {id(case) for case in cases}
     xml = junit_xml(config)
@@ -273,7 +284,7 @@ def backdate(config: pytest.Config, seconds: float) -> None:
     Reporters measure the time since an instant: since 8.4 `_session_start` and `suite_start`, before that
     `_sessionstarttime` and `suite_start_time`. Without the names, the duration is that of the replay.
     """
-    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
     for owner, instant, old in (
         (reporter, "_session_start", "_sessionstarttime"),
         (junit_xml(config), "suite_start", "suite_start_time"),

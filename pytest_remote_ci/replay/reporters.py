@@ -11,7 +11,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,6 +20,9 @@ from pytest_remote_ci.replay.decode import value_of
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.pytest_internals import junit_xml
 from pytest_remote_ci.wire import records as wire
+
+if TYPE_CHECKING:
+    from pluggy import HookImpl
 
 #: Asks for the values of failed comparisons.
 COMPARISONS = "--remote-ci-comparisons"
@@ -51,9 +54,9 @@ def arguments(config: pytest.Config) -> list[str]:
 
 def prepare_editor(typed: Sequence[str]) -> None:
     """Tell VS Code's adapter about ``--cov-branch``, which pytest's parser must not see without pytest-cov."""
-    adapter: Any = sys.modules.get("vscode_pytest")
-    if "--cov-branch" in typed and hasattr(adapter, "INCLUDE_BRANCHES"):
-        adapter.INCLUDE_BRANCHES = True
+    adapter = sys.modules.get("vscode_pytest")
+    if "--cov-branch" in typed and adapter is not None and hasattr(adapter, "INCLUDE_BRANCHES"):
+        vars(adapter)["INCLUDE_BRANCHES"] = True
 
 
 def _json_report(config: pytest.Config) -> list[str]:
@@ -94,7 +97,7 @@ def _registered_later(config: pytest.Config) -> set[str]:
     return {"pytest_html"} if config.getoption("htmlpath", None) else set()
 
 
-def _is_foreign(implementation: Any) -> bool:
+def _is_foreign(implementation: HookImpl) -> bool:
     """Whether a hook implementation belongs neither to pytest nor to this package."""
     module = getattr(implementation.function, "__module__", "") or ""
     return not module.startswith(("_pytest.", "pytest_remote_ci."))
@@ -112,16 +115,16 @@ def adopt(config: pytest.Config, session: wire.Session | None) -> None:
 def adopt_metadata(config: pytest.Config, found: dict[str, object] | None) -> None:
     """Replace local pytest-metadata by the job's: reports should describe the environment of the tests."""
     key = getattr(sys.modules.get("pytest_metadata.plugin"), "metadata_key", None)
-    metadata: Any = config.stash.get(key, None) if key is not None else None
+    metadata: object = config.stash.get(key, None) if key is not None else None
     if isinstance(metadata, dict) and found is not None:
         metadata.clear()
         metadata.update(found)
 
 
-def write_header(reporter: Any, session: wire.Session, lines: list[str]) -> None:
+def write_header(reporter: pytest.TerminalReporter, session: wire.Session, lines: list[str]) -> None:
     """Write the header's lines; the first is formatted as pytest-sugar does if that is active."""
     first, *others = lines
-    sugar: Any = sys.modules.get("pytest_sugar")
+    sugar = sys.modules.get("pytest_sugar")
     if sugar is not None and type(reporter).__module__ == sugar.__name__:
         system = first.split()[1]
         versions = f"Python {session.python}, pytest {session.pytest}, pytest-sugar {sugar.__version__}"

@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 
@@ -38,7 +38,11 @@ class RunningLine:
     """A plugin of one session; `begin` and `end` enclose each wait for an event, so nothing else is printed then."""
 
     def __init__(
-        self, reporter: Any, clock: Callable[[], float] = time.monotonic, *, is_alone: bool = False
+        self,
+        reporter: pytest.TerminalReporter,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        is_alone: bool = False,
     ) -> None:
         """`reporter`: pytest's terminal reporter; `is_alone`: it does not write a test's name before the result."""
         self._is_alone = is_alone
@@ -110,8 +114,9 @@ class RunningLine:
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError, UnicodeError):  # the next write will fail, too
             file = terminal_file(terminal_writer(self._reporter))
-            file.write(text)
-            file.flush()
+            if file is not None:
+                file.write(text)
+                file.flush()
 
     def _watch(self) -> None:
         while not self._over.wait(_INTERVAL):
@@ -120,10 +125,15 @@ class RunningLine:
 
 def watch(config: pytest.Config, feed: Waiting, *, is_alone: bool = False) -> RunningLine | None:
     """Register a `RunningLine` if the terminal supports it and tests do not print directly; else return None."""
-    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
     file = terminal_file(terminal_writer(reporter))
     parts = ("verbosity", "showlongtestinfo")
-    if file is None or not all(hasattr(reporter, name) for name in parts) or not is_terminal(file):
+    if (
+        reporter is None
+        or file is None
+        or not all(hasattr(reporter, name) for name in parts)
+        or not is_terminal(file)
+    ):
         return None
     if os.environ.get("TERM") in (None, "dumb") or config.getoption("capture", None) == "no":
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -18,6 +18,9 @@ from pytest_remote_ci.replay.pytest_internals import discarded_output, terminal_
 from pytest_remote_ci.terminal.ansi import Output
 from pytest_remote_ci.wire import records as wire
 from pytest_remote_ci.wire.events import Event
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.replay.collection import Collection
 
 #: Log streams with output of tests.
 OUTPUTS: Final = ("stdout", "stderr")
@@ -42,7 +45,7 @@ class Screen:
         self._output = {"stdout": Output(sys.stdout), "stderr": Output(sys.stderr)}
 
     @property
-    def _terminal(self) -> Any:
+    def _terminal(self) -> pytest.TerminalReporter | None:
         return self._config.pluginmanager.get_plugin("terminalreporter")
 
     def write(self, event: Event, *, at_the_end: bool) -> None:
@@ -55,10 +58,10 @@ class Screen:
         own = stream == "stderr" and at_the_end  # a usage error of pytest
         self._output[stream].write(self._places.text(text) if own else text)
 
-    def header(self, header: wire.Header, session: wire.Session, collection: Any) -> None:
+    def header(self, header: wire.Header, session: wire.Session, collection: Collection) -> None:
         """Write the lines below "test session starts"."""
         reporter = self._terminal
-        if not hasattr(reporter, "write_line") or not getattr(reporter, "showheader", True):
+        if reporter is None or not getattr(reporter, "showheader", True):
             return
         lines, key = header.lines, "configfile: "
         collection.check_paths([line.removeprefix(key) for line in lines if line.startswith(key)])
@@ -78,7 +81,7 @@ class Screen:
         owner = reporter if target == "tr" else terminal_writer(reporter)
         if method in _ALLOWED.get(target, ()) and hasattr(owner, method):
             with self.unseen(is_unseen=bool(call.unseen)):
-                getattr(owner, method)(*self._places.all(call.args), **call.kwargs)
+                getattr(owner, method)(*map(self._places.all, call.args), **call.kwargs)
 
     @contextmanager
     def unseen(self, *, is_unseen: bool) -> Iterator[None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -52,7 +51,7 @@ class Choice:
         """Whether paths or node ids were given."""
         return bool(self._wanted)
 
-    def deselect(self, session: pytest.Session, items: list[Any]) -> None:
+    def deselect(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Remove deselected tests from `items`, and report them as pytest does. Raises `pytest.UsageError`."""
         manager = self._config.pluginmanager
         asked = [manager.get_plugin(name) for name in _DESELECTING]

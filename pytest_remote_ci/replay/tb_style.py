@@ -7,14 +7,17 @@ pytest's own tracebacks stays unchanged.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pytest_remote_ci.replay.pytest_internals import ExceptionChainRepr, ReprEntry, ReprFileLocation
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.replay.decode import AnyReport
 
 _FUNCTION = re.compile(r"^ *>? *(?:async )?def (\w+)")
 
 
-def restyle(report: Any, style: str) -> None:
+def restyle(report: AnyReport, style: str) -> None:
     """Shorten this report's traceback if `style` is "short" or "line"."""
     if style not in ("short", "line") or not isinstance(report.longrepr, ExceptionChainRepr):
         return

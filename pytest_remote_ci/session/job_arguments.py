@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pytest_remote_ci import options
 from pytest_remote_ci.errors import ConfigError
@@ -17,6 +17,7 @@ from pytest_remote_ci.job.boot import NONE_IS_FINE, ONLY_IF_KNOWN
 from pytest_remote_ci.session import argv
 from pytest_remote_ci.session.arguments import Place
 from pytest_remote_ci.session.argv import TakesValue, words
+from pytest_remote_ci.wire.answers import Plan, PlannedJob
 
 #: Options with an expression as value, of which the last one counts.
 _EXPRESSIONS: Final = ("-k", "-m")
@@ -33,43 +34,37 @@ def refuse(given: Sequence[str], takes_value: TakesValue) -> None:
 
 
 def appended(
-    plan: Mapping[str, Any],
+    plan: Plan,
     given: Sequence[str],
     place: Place,
     takes_value: TakesValue,
     forward: Callable[[Sequence[str], Place], list[str]],
-) -> dict[str, Any]:
+) -> Plan:
     """Return the plan with these arguments appended to those of its pytest jobs.
 
     `forward` is `arguments.forward` of this session. Raises `ConfigError` if a job's arguments exclude them.
     """
     chosen = _choice(given, takes_value)
-    jobs = list(plan["jobs"])
-    mine = [job for job in jobs if is_pytest(job) and not job.get("skipped")]
+    jobs = list(plan.jobs)
+    mine = [job for job in jobs if job.is_pytest and not job.skipped]
     if chosen and not mine:
-        raise ConfigError(f"pipeline {plan['pipeline']!r} has no pytest job, so {chosen[0]} selects nothing")
+        raise ConfigError(f"pipeline {plan.pipeline!r} has no pytest job, so {chosen[0]} selects nothing")
     paths = [text for text in chosen if text not in _CHOOSING]
     if paths:
         _refuse_other_paths(mine, paths[0], takes_value)
     absolute = list(_absolute(given, place, takes_value))
     for index, job in enumerate(jobs):
-        if is_pytest(job):
+        if job.is_pytest:
             there = place_of(job, place.root)
-            own = list(job.get("args", ()))
-            more = _joined(own, forward(absolute, there), takes_value)
+            more = _joined(job.args, forward(absolute, there), takes_value)
             fine = [ONLY_IF_KNOWN + shlex.quote(NONE_IS_FINE)] if chosen else []
-            jobs[index] = {**job, "args": [*own, *fine, *more]}
-    return {**plan, "jobs": jobs}
+            jobs[index] = job.with_args([*job.args, *fine, *more])
+    return plan.with_jobs(jobs)
 
 
-def is_pytest(job: Mapping[str, Any]) -> bool:
-    """Whether a job of a plan is a pytest job."""
-    return job.get("script") is None
-
-
-def place_of(job: Mapping[str, Any], root: Path) -> Place:
+def place_of(job: PlannedJob, root: Path) -> Place:
     """Return where a job of a plan would run in the local project `root`."""
-    return Place(root, root / str(job.get("working_dir") or ""))
+    return Place(root, root / job.working_dir)
 
 
 def _choice(given: Sequence[str], takes_value: TakesValue) -> list[str]:
@@ -83,13 +78,13 @@ def _choice(given: Sequence[str], takes_value: TakesValue) -> list[str]:
     return found
 
 
-def _refuse_other_paths(jobs: Sequence[Mapping[str, Any]], given: str, takes_value: TakesValue) -> None:
+def _refuse_other_paths(jobs: Sequence[PlannedJob], given: str, takes_value: TakesValue) -> None:
     """Raise `ConfigError` if a job names paths itself: pytest would run the tests of all paths, so more tests."""
     for job in jobs:
-        for word in words(job.get("args", ()), takes_value):
+        for word in words(job.args, takes_value):
             if word.is_path:
                 raise ConfigError(
-                    f"{given}: job {job['name']!r} has its own tests ({word.text}), and a path would add to them; "
+                    f"{given}: job {job.name!r} has its own tests ({word.text}), and a path would add to them; "
                     "select with -k or -m"
                 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -38,7 +38,7 @@ class OptionArity:
     """Asks pytest's parser about options."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self._actions: Any = parser_actions(config)
+        self._actions = parser_actions(config)
 
     def __call__(self, option: str) -> bool | None:
         """Whether the option takes a value; None if the value is optional or the option is not known locally."""

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pytest_remote_ci.errors import ConfigError
+from pytest_remote_ci.wire.answers import AnswerError, CheckedPipelines
 from pytest_remote_ci.wire.control_characters import escaped
 from pytest_remote_ci.workspace.project import PROJECT_FILES, git_toplevel, is_there
 
@@ -28,9 +29,8 @@ LONGEST_FILE: Final = 256 * 1024
 #: Seconds for reading definitions in a separate process.
 _READING_TIME: Final = 120.0
 
-#: A question for `ci_runner.pipelines.check.answer`, and its answer.
-Question = Mapping[str, Any]
-Answer = dict[str, Any]
+#: A question for `ci_runner.pipelines.check.answer`.
+Question = Mapping[str, object]
 
 Files = list[tuple[str, str]]
 
@@ -63,22 +63,22 @@ def find_some(project: Path, cwd: Path) -> Files:
     return files
 
 
-def problems_in(answer: Answer) -> list[str]:
+def problems_in(answer: CheckedPipelines) -> list[str]:
     """Return errors and warnings, one line each."""
     lines = []
-    for problem in answer["problems"]:
-        path = f"{problem['path']}: " if problem["path"] else ""
-        warning = "warning: " if problem["severity"] == "warning" else ""
-        place = problem["file"]
-        if problem["line"] is not None:  # values of TOML have no positions
-            place += f":{problem['line']}:{problem['column']}"
-        lines.append(escaped(f"{place}: {warning}{path}{problem['message']}"))
+    for problem in answer.problems:
+        path = f"{problem.path}: " if problem.path else ""
+        warning = "warning: " if problem.is_warning else ""
+        place = problem.file
+        if problem.line is not None:
+            place += f":{problem.line}:{problem.column}"
+        lines.append(escaped(f"{place}: {warning}{path}{problem.message}"))
     return lines
 
 
-def errors_in(answer: Answer) -> int:
+def errors_in(answer: CheckedPipelines) -> int:
     """Return the number of errors."""
-    return sum(problem["severity"] == "error" for problem in answer["problems"])
+    return sum(problem.is_error for problem in answer.problems)
 
 
 def shown(file: Path, cwd: Path) -> str:
@@ -115,7 +115,7 @@ def can_read_locally() -> bool:
     return all(find_spec(name) is not None for name in ("ci_runner", "msgspec", "yaml"))
 
 
-def read_locally(question: Question) -> Answer:
+def read_locally(question: Question) -> CheckedPipelines:
     """Return the answer of a separate process: reading needs modules that must not be loaded next to pytest."""
     done = subprocess.run(
         [sys.executable, "-m", "ci_runner.pipelines"],
@@ -130,10 +130,12 @@ def read_locally(question: Question) -> Answer:
     if done.returncode != 0:
         last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it printed nothing"])[-1]
         raise ConfigError(f"the pipelines could not be read: {last}")
-    answer: Answer = json.loads(done.stdout)
-    return answer
+    try:
+        return CheckedPipelines(json.loads(done.stdout))
+    except AnswerError as error:
+        raise ConfigError(f"the pipelines could not be read: its answer makes no sense ({error})") from error
 
 
-def ask(question: Question, ask_runner: Callable[[Question], Answer]) -> Answer:
+def ask(question: Question, ask_runner: Callable[[Question], CheckedPipelines]) -> CheckedPipelines:
     """Return the answer of a local process if possible, else of the runner."""
     return read_locally(question) if can_read_locally() else ask_runner(question)

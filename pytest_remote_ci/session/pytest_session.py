@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,12 +22,15 @@ from pytest_remote_ci.terminal.ansi import silence_stdout
 from pytest_remote_ci.terminal.display import Display, exit_code
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.terminal.status_line import StatusLine
+from pytest_remote_ci.wire.events import Event
+from pytest_remote_ci.wire.records import Refused
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.replay.selection import Choice
     from pytest_remote_ci.session.remote_run import RemoteRun
+    from pytest_remote_ci.wire.answers import CheckedPipelines, Plan, RunJob
     from pytest_remote_ci.wire.protocol import SubmitOptions
 
 #: The oldest version that can replay a session.
@@ -77,7 +80,7 @@ class _Session:
         self._parts = PytestSubmission(config, given, display, resources, native=self._native)
         self._interrupts = interrupts
         #: Plugins of a remote pytest that refused its arguments; None if it did not.
-        self._plugins_there: list[object] | None = None
+        self._plugins_there: list[str] | None = None
 
     def run(self) -> int | None:
         if self._parts.option("pipeline"):
@@ -110,7 +113,13 @@ class _Session:
 
         def connect(client: Client) -> RemoteJob:
             job = RemoteJob(
-                client, self._display, self._interrupts, self._see, options=options, secrets=secrets
+                client,
+                self._display,
+                self._interrupts,
+                self._see,
+                options=options,
+                secrets=secrets,
+                clock=parts.clock,
             )
             expected = parts.wanted_reports()
             # A plugin may have requested more.
@@ -119,7 +128,7 @@ class _Session:
                 parts.folder,
                 expected,
                 (*options.artifacts, *others),
-                parts.updates(options),
+                lambda: parts.updates(options),
             )
             return job
 
@@ -130,7 +139,7 @@ class _Session:
 
         return submit(parts, connect, follow)
 
-    def _small_plan(self, options: SubmitOptions) -> dict[str, Any] | None:
+    def _small_plan(self, options: SubmitOptions) -> Plan | None:
         """Return the plan of a session with several Pythons or retries; None if there is a single job.
 
         Some options need a single job: then the first Python runs it, without retries, and a line says so.
@@ -145,7 +154,7 @@ class _Session:
             alone = alone or ["--remote-ci-text"]
         if not alone:
             return plan
-        several = len(plan["jobs"]) > 1
+        several = len(plan.jobs) > 1
         rest = f"only Python {options.python}" if several else "no retries"
         self._display.print_message(f"remote-ci: {', '.join(alone)}: a single job, {rest}")
         return None
@@ -167,7 +176,7 @@ class _Session:
         return self._run_plan(plan, parts.options(of_run=True))
 
     def _run_plan(
-        self, plan: Mapping[str, Any], options: SubmitOptions, labels: Mapping[str, str] | None = None
+        self, plan: Plan, options: SubmitOptions, labels: Mapping[str, str] | None = None
     ) -> int | None:
         """Submit a run of the plan; `labels`: job's name → label, for a session that is no pipeline's."""
         from pytest_remote_ci.session.remote_run import RemoteRun
@@ -177,35 +186,33 @@ class _Session:
 
         return submit(self._parts, connect, lambda run: self._replay_run(run, plan, options, labels))
 
-    def _plan(self, name: str) -> dict[str, Any]:
+    def _plan(self, name: str) -> Plan:
         """Return the plan of the pipeline of that name. Raises `ConfigError` if there is none."""
         from pytest_remote_ci.session import pipeline_files
 
         place = self._parts.place
         files = pipeline_files.find_some(place.root, place.cwd)
 
-        def ask_runner(question: pipeline_files.Question) -> pipeline_files.Answer:
+        def ask_runner(question: pipeline_files.Question) -> CheckedPipelines:
             return self._parts.client().check_pipelines(question)
 
         answer = pipeline_files.ask({"files": files, "plan": {"pipeline": name}}, ask_runner)
-        plan: dict[str, Any] | None = answer.get("plan")
-        if plan is None and "refused" in answer:
-            raise ConfigError(str(answer["refused"]))
+        if answer.plan is None and answer.refused is not None:
+            raise ConfigError(answer.refused)
         for line in pipeline_files.problems_in(answer):
             self._display.print_message(line)
-        if plan is None:
+        if answer.plan is None:
             raise ConfigError(
                 f"pipeline {name!r} has errors; see the lines above, or run `remote-ci pipeline check`"
             )
-        return plan
+        return answer.plan
 
     def _refuse_runs(self, run_id: str) -> None:
         """Raise `ConfigError` if this is the id of a run of a pipeline."""
         from pytest_remote_ci.client.runs import Runs
 
         with suppress(JobNotFound):
-            run = Runs(self._parts.client()).get(run_id)
-            what = f"{run['pipeline']}#{run['number']}"
+            what = Runs(self._parts.client()).get(run_id).title
             raise ConfigError(
                 f"{run_id} is the run of a pipeline, not a job: use `remote-ci pipeline status "
                 f"{what} --watch` or `remote-ci pipeline logs {what}`"
@@ -232,6 +239,7 @@ class _Session:
                 self._display.print_message(f"remote-ci: {line}")
         if complete.reason:  # a verdict with a remark: a test took pytest down
             self._display.print_message(f"remote-ci: {complete.reason}")
+        current.print_timing(complete, verbosity=getattr(self._pytest.option, "verbose", 0))
         return code
 
     def _replay_job(
@@ -258,7 +266,7 @@ class _Session:
     def _replay_run(
         self,
         remote: RemoteRun,
-        plan: Mapping[str, Any],
+        plan: Plan,
         sent: SubmitOptions,
         labels: Mapping[str, str] | None,
     ) -> None:
@@ -268,17 +276,16 @@ class _Session:
         from pytest_remote_ci.session import job_arguments
 
         parts = self._parts
-        planned = {str(job["name"]): job for job in plan["jobs"]}
+        planned = {job.name: job for job in plan.jobs}
         is_plain = labels is not None
         places = {
             name: parts.place if is_plain else job_arguments.place_of(job, parts.place.root)
             for name, job in planned.items()
         }
 
-        def updates_of(job: Mapping[str, Any]) -> Updates:
-            name = str(job["name"])
-            given = parts.given if is_plain else list(planned[name].get("args", ()))
-            return parts.updates(sent, place=places[name], given=given)
+        def updates_of(job: RunJob) -> Updates:
+            given = parts.given if is_plain else planned[job.name].args
+            return parts.updates(sent, place=places[job.name], given=given)
 
         def fetch_files(job_ids: list[str]) -> None:
             if is_plain and len(planned) == 1:
@@ -294,7 +301,7 @@ class _Session:
         """Fetch the files of the last attempt of the only job, as for a session without retries."""
         from pytest_remote_ci.artifacts.fetch import ArtifactFetcher
 
-        job_id = str(remote.state["jobs"][0]["job_id"])
+        job_id = str(remote.state.jobs[0].job_id)
         reports = self._parts.wanted_reports()
         others = tuple(name for name in sent.reports if name not in reports.patterns)
         ArtifactFetcher(
@@ -313,13 +320,13 @@ class _Session:
         from pytest_remote_ci.artifacts.fetch import reason
 
         run = remote.state
-        jobs = [job for job in run["jobs"] if job["job_id"] in job_ids]
+        jobs = [job for job in run.jobs if job.job_id in job_ids]
         try:
-            base = self._parts.folder(f"{run['pipeline']}-{run['number']}")
+            base = self._parts.folder(f"{run.pipeline}-{run.number}")
             run_artifacts.fetch(remote.client, jobs, base, self._display.line, self._display.print_message)
         except (ClientError, OSError) as error:
             why = reason(error)
-            again = f"remote-ci pipeline artifacts {run['pipeline']}#{run['number']}"
+            again = f"remote-ci pipeline artifacts {run.title}"
             self._display.print_message(f"remote-ci: artifacts were not fetched: {why}; try again: {again}")
 
     def _attach(self, job_id: str) -> int | None:
@@ -361,9 +368,11 @@ class _Session:
         client = self._parts.client()
         return RemoteJob(client, self._display, self._interrupts, self._see, client.job_id(job_id))
 
-    def _see(self, event: dict[str, Any]) -> None:
-        if event.get("t") == "refused" and isinstance(event.get("plugins"), list):
-            self._plugins_there = event["plugins"]
+    def _see(self, event: Event) -> Event:
+        refused = event.valid_record if event.kind == Refused.kind else None
+        if isinstance(refused, Refused):
+            self._plugins_there = refused.plugins
         hook = self._pytest.hook.pytest_remote_ci_event
         if hook.get_hookimpls():  # usually there are none, and each test has several events
-            hook(config=self._pytest, event=dict(event))
+            hook(config=self._pytest, event=dict(event.fields))
+        return event

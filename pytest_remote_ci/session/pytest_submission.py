@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,11 +17,11 @@ from pytest_remote_ci import options
 from pytest_remote_ci.artifacts import destinations, external_reports
 from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.errors import ConfigError
-from pytest_remote_ci.session import arguments, interpreter
+from pytest_remote_ci.session import arguments, interpreter, pytest_cache
 from pytest_remote_ci.session.local_options import OptionArity, any_place, find_place, with_files
 from pytest_remote_ci.session.submission import Submission
 from pytest_remote_ci.terminal.display import Display
-from pytest_remote_ci.wire.protocol import SubmitOptions, WireError
+from pytest_remote_ci.wire.protocol import PRIORITIES, SubmitOptions, WireError
 from pytest_remote_ci.workspace import breakpoints, path_sources
 
 if TYPE_CHECKING:
@@ -109,14 +109,14 @@ class PytestSubmission(Submission):
 
     def _print_unset_variables(self) -> None:
         """Print which variables of ``--remote-ci-env`` are not set; those of the configuration are optional."""
-        unset = [name for name in self.option("env") or () if name not in os.environ]
+        unset = [name for name in self._pytest.getoption("remote_ci_env") or () if name not in os.environ]
         if unset:
             names = ", ".join(dict.fromkeys(unset))
             self.display.print_message(
                 f"remote-ci: --remote-ci-env {names}: not set here, so the job does not get it"
             )
 
-    def option(self, name: str) -> Any:
+    def option(self, name: str) -> object:
         """Return the value of ``--remote-ci-NAME``."""
         return self._pytest.getoption(f"remote_ci_{name}")
 
@@ -155,9 +155,9 @@ class PytestSubmission(Submission):
         if os.environ.get(breakpoints.VARIABLE) == "0":
             sent = replace(sent, env={**sent.env, breakpoints.VARIABLE: "0"})
         sent = replace(sent, interpreter_options=tuple(interpreter.options()))
-        priority = self.option("priority")
-        if priority:
-            sent = replace(sent, priority=priority)
+        for priority in PRIORITIES:
+            if priority == self.option("priority"):
+                sent = replace(sent, priority=priority)
         return self._asked_plugins(sent)
 
     def _picked(self, given: list[str]) -> list[str]:
@@ -248,9 +248,9 @@ class PytestSubmission(Submission):
         except WireError as error:
             raise ConfigError(str(error)) from error
 
-    def workspace(self) -> Workspace:
-        """Return the working tree in its present state, as other plugins want it."""
-        found = super().workspace()
+    def _chosen(self, workspace: Workspace) -> Workspace:
+        """Return what other plugins want to be sent."""
+        found = workspace
         files = [file.path for file in found.files]
         chosen = list(files)
         self._pytest.hook.pytest_remote_ci_choose_files(
@@ -261,15 +261,10 @@ class PytestSubmission(Submission):
 
     def _cache_files(self) -> tuple[str, ...]:
         """Return cache files of earlier sessions that a remote ``--lf`` and similar options need."""
-        options = self._pytest.option
-        asked = any(getattr(options, name, False) for name in ("lf", "failedfirst", "newfirst", "stepwise"))
-        if not (self.native and asked) or getattr(options, "cacheclear", False):
-            return ()
-        folder = str(self._pytest.getini("cache_dir"))
-        return tuple(f"{folder}/v/cache/{name}" for name in ("lastfailed", "nodeids", "stepwise"))
+        return pytest_cache.cache_files(self._pytest) if self.native else ()
 
 
-def _changeable(value: Any) -> Any:
+def _changeable(value: object) -> object:
     if isinstance(value, tuple):
         return list(value)
     return dict(value) if isinstance(value, Mapping) else value

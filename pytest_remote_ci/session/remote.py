@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from pytest_remote_ci.client.delta import WorkspaceUpload, deliver
 from pytest_remote_ci.errors import SubmissionRefused
@@ -24,6 +24,7 @@ _STRICT_WORDS: Final = {"project_folder": "dependencies beside the project"}
 if TYPE_CHECKING:
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.client.multipart import Progress
+    from pytest_remote_ci.wire.answers import Answer
     from pytest_remote_ci.workspace.collect import Workspace
 
 
@@ -53,7 +54,7 @@ class Remote(ABC):
         """What was submitted and its id, as a command's result."""
 
     @abstractmethod
-    def summary(self) -> Mapping[str, Any]:
+    def summary(self) -> Answer:
         """Return its present state, as the runner describes it."""
 
     def submit(self, workspace: Workspace, *, again: Callable[[], Workspace]) -> None:

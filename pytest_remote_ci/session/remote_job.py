@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_remote_ci.client.delta import WorkspaceUpload
 from pytest_remote_ci.errors import ClientError, StillRunning, SubmissionRefused
 from pytest_remote_ci.session.remote import Remote
+from pytest_remote_ci.terminal import phase_times
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.terminal.interrupts import Interrupts
 from pytest_remote_ci.wire.events import Event
 from pytest_remote_ci.wire.protocol import SubmitOptions
+from pytest_remote_ci.wire.timing import CLIENT_PHASES, Stopwatch
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.artifact_folder import ArtifactFolder
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.client.multipart import Progress
+    from pytest_remote_ci.wire.answers import Job
     from pytest_remote_ci.workspace.collect import Workspace
 
 #: All events: output and changes of state.
@@ -33,7 +37,8 @@ _CANCEL_TIME = 60.0
 class RemoteJob(Remote):
     """Submits a job with `options` and `secrets`, or joins `job_id`.
 
-    `see` is called with every event before it is shown.
+    `see` is called with every event before it is shown, and returns the event to show. `clock` has measured the phases
+    before the submission.
     """
 
     def __init__(
@@ -41,23 +46,25 @@ class RemoteJob(Remote):
         client: Client,
         display: Display,
         interrupts: Interrupts,
-        see: Callable[[dict[str, Any]], None] = lambda event: None,
+        see: Callable[[Event], Event] = lambda event: event,
         job_id: str | None = None,
         options: SubmitOptions | None = None,
         secrets: Mapping[str, str] = MappingProxyType({}),
+        clock: Stopwatch | None = None,
     ) -> None:
         super().__init__(client, display, interrupts)
         self._options = options
         self._secrets = secrets
+        self._clock = clock
         self._see = see
         self._last_seq = 0
-        self._again: list[dict[str, Any]] = []
+        self._again: list[Event] = []
         #: Known from the runner's answer on.
         self.job_id = job_id
         self._folder: Callable[[str], ArtifactFolder] | None = None
         self._reports: Reports | None = None
         self._asked: tuple[str, ...] | None = None
-        self._updates: Updates | None = None
+        self._updates: Callable[[], Updates] | None = None
         #: What was sent; None for a job of another process.
         self._workspace: Workspace | None = None
         self._are_changes_shown = False
@@ -78,7 +85,7 @@ class RemoteJob(Remote):
         """The id."""
         return f"Job submitted: {self.job_id}"
 
-    def summary(self) -> Mapping[str, Any]:
+    def summary(self) -> Job:
         """Return the job's present state."""
         assert self.job_id is not None
         return self._client.job(self.job_id)
@@ -91,20 +98,27 @@ class RemoteJob(Remote):
     def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:
         assert self._options is not None
         self._workspace = parcel.workspace
+        options = self._options
+        if self._clock is not None:
+            self._clock.lap("pack")
+            phases = {name: round(self._clock.phases.get(name, 0.0), 4) for name in CLIENT_PHASES}
+            options = replace(options, timing=phases)
         self.job_id = self._client.submit(
             parcel.archive,
-            self._options,
+            options,
             manifest=parcel.manifest,
             progress=progress,
             idempotency_key=key,
             secrets=self._secrets,
         )
+        if self._clock is not None:
+            self._clock.lap("upload")
         return self.job_id
 
     def require_finished(self) -> None:
         """Raise `StillRunning` if the job has not ended."""
         assert self.job_id is not None
-        status = self._client.job(self.job_id).get("status")
+        status = self._client.job(self.job_id).status
         if status in ("queued", "running"):
             raise StillRunning(
                 f"job {self.job_id} is {status}: show it with: pytest --remote-ci-attach {self.job_id}"
@@ -118,21 +132,18 @@ class RemoteJob(Remote):
 
     def follow(self, *, from_beginning: bool = True, time_limit: float | None = None) -> Event:
         """Show the job up to its end; return the `complete` event."""
-        for fields in self.events(from_beginning=from_beginning, time_limit=time_limit):
-            event = Event(fields)
+        for event in self.events(from_beginning=from_beginning, time_limit=time_limit):
             self._display.show(event)
             if event.type == "complete":
                 return event
         raise AssertionError("a stream ends with `complete` or an error")
 
-    def events(
-        self, *, from_beginning: bool = True, time_limit: float | None = None
-    ) -> Iterator[dict[str, Any]]:
+    def events(self, *, from_beginning: bool = True, time_limit: float | None = None) -> Iterator[Event]:
         """Yield the events after the last one seen, up to `complete`. A further call continues where it stopped."""
         assert self.job_id is not None
         again, self._again = self._again, []
         yield from again
-        if again and Event(again[-1]).type == "complete":
+        if again and again[-1].type == "complete":
             return
         view: str | None = _VIEW
         while True:
@@ -148,8 +159,7 @@ class RemoteJob(Remote):
                 for event in stream:
                     self._last_seq = stream.last_seq
                     self.is_away = False
-                    self._see(event)
-                    yield event
+                    yield self._see(event)
                 return
             except SubmissionRefused:
                 if view is None or self._last_seq:
@@ -167,19 +177,19 @@ class RemoteJob(Remote):
 
     def push_back(self, events: Iterable[Event]) -> None:
         """Let `events` yield these once more, before new ones."""
-        self._again = [dict(event.fields) for event in events]
+        self._again = list(events)
 
     def keep(
         self,
         folder: Callable[[str], ArtifactFolder],
         reports: Reports | None = None,
         asked: tuple[str, ...] | None = None,
-        updates: Updates | None = None,
+        updates: Callable[[], Updates] | None = None,
     ) -> None:
         """Set where the job's files are fetched to: `reports` to their places, others to the `folder` of its id.
 
-        `asked` are patterns for the other files; None: all of them. `updates` are the changes of the project's files
-        that are brought to their places.
+        `asked` are patterns for the other files; None: all of them. `updates` returns which changes of the project's
+        files are brought to their places; it is called only if there are any, because it imports much.
         """
         self._folder, self._reports, self._asked, self._updates = folder, reports, asked, updates
 
@@ -203,6 +213,8 @@ class RemoteJob(Remote):
         """
         if self.job_id is None or complete is None:
             return
+        if self._clock is not None:
+            self._clock.skip()
         if complete.has_artifacts:
             self._fetch_requested(
                 self.job_id, complete, is_early=is_early, is_whole=is_whole, has_died=has_died
@@ -210,6 +222,20 @@ class RemoteJob(Remote):
         if complete.has_changes and not is_early and not self._are_changes_shown:
             self._are_changes_shown = True
             self._bring_changes(self.job_id)
+        if self._clock is not None and (complete.has_artifacts or complete.has_changes):
+            self._clock.lap("fetch")
+
+    def print_timing(self, complete: Event | None, *, verbosity: int = 0) -> None:
+        """Print one line about what was not there yet; with `verbosity`, about the time of all phases.
+
+        Nothing about a job that was submitted earlier, or if the runner measured nothing.
+        """
+        timing = None if complete is None else complete.timing
+        if timing is None or self._clock is None or verbosity < 0:
+            return
+        text = phase_times.line(timing.with_phases(self._clock.phases), is_verbose=verbosity > 0)
+        if text is not None:
+            self._display.print_message(f"remote-ci: {text}")
 
     def _bring_changes(self, job_id: str) -> None:
         """Bring changes of the project's files to their places, as far as they were asked for; name the others."""
@@ -222,7 +248,7 @@ class RemoteJob(Remote):
         if self._workspace is not None:
             sent = {file.path: file.sha256 for file in self._workspace.files}
         try:
-            self._updates.bring(self._client, job_id, sent, self._display.line, self._display.print_message)
+            self._updates().bring(self._client, job_id, sent, self._display.line, self._display.print_message)
         except (ClientError, OSError) as error:
             from pytest_remote_ci.artifacts.fetch import reason
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
 
 from pytest_remote_ci.client.delta import WorkspaceUpload
-from pytest_remote_ci.client.runs import Run, Runs, submission
+from pytest_remote_ci.client.runs import Runs, submission
 from pytest_remote_ci.errors import ClientError, SubmissionRefused
 from pytest_remote_ci.session.remote import Remote
 from pytest_remote_ci.terminal.display import Display, trouble_words
 from pytest_remote_ci.terminal.interrupts import Interrupts
+from pytest_remote_ci.wire.answers import Plan, Run, RunJob
 from pytest_remote_ci.wire.control_characters import escaped
 from pytest_remote_ci.wire.events import Event
 from pytest_remote_ci.wire.protocol import SubmitOptions
@@ -34,7 +35,7 @@ _FREQUENT: Final = ("log", "report", "started")
 class RemoteRun(Remote):
     """Submits a run of `plan`, or joins `run`. Raises `ConfigError` if secrets of the plan are not set locally.
 
-    `see` is called with every event that `events` yields.
+    `see` is called with every event, and returns the one that `events` yields.
     """
 
     def __init__(
@@ -42,13 +43,13 @@ class RemoteRun(Remote):
         client: Client,
         display: Display,
         interrupts: Interrupts,
-        plan: Mapping[str, Any] | None = None,
+        plan: Plan | None = None,
         options: SubmitOptions | None = None,
         *,
         keep_going: bool = False,
         timeout: float | None = None,
         run: Run | None = None,
-        see: Callable[[dict[str, Any]], None] = lambda event: None,
+        see: Callable[[Event], Event] = lambda event: event,
     ) -> None:
         super().__init__(client, display, interrupts)
         self.client = client
@@ -68,7 +69,7 @@ class RemoteRun(Remote):
     @property
     def remote_id(self) -> str | None:
         """The run's id; None until the runner has answered."""
-        return None if self._run is None else str(self._run["run_id"])
+        return None if self._run is None else self._run.run_id
 
     @property
     def title(self) -> str:
@@ -92,7 +93,7 @@ class RemoteRun(Remote):
 
     @property
     def _name(self) -> str:
-        return f"{self.state['pipeline']}#{self.state['number']}"
+        return self.state.title
 
     @property
     def _strict(self) -> list[str]:
@@ -101,30 +102,29 @@ class RemoteRun(Remote):
     def _send(self, parcel: WorkspaceUpload, key: str, progress: Progress) -> str:
         self._workspace = parcel.workspace
         self._run = self.runs.send(parcel, self._request, key, progress)
-        return str(self._run["run_id"])
+        return self._run.run_id
 
-    def events(self) -> Iterator[dict[str, Any]]:
+    def events(self) -> Iterator[Event]:
         """Yield the events after the last one seen, up to `run_complete`. A further call continues where it stopped."""
-        run_id = str(self.state["run_id"])
+        run_id = self.state.run_id
         stream = self.runs.stream(run_id, after=self._last_seq, view="all", on_trouble=self._note_trouble)
         for event in stream:
             self._last_seq = stream.last_seq
             self.is_away = False
-            self._note_end(Event(event))
-            self._see(event)
-            yield event
+            self._note_end(event)
+            yield self._see(event)
 
     def _note_end(self, event: Event) -> None:
         if event.type == "complete":
             self.ends[event.job_id] = event
 
-    def bring_changes(self, updates_of: Callable[[Mapping[str, Any]], Updates]) -> None:
+    def bring_changes(self, updates_of: Callable[[RunJob], Updates]) -> None:
         """Bring what the jobs did to files of the project to their places, as far as it was asked for; name the rest.
 
         `updates_of` returns what comes home from a job of the run. Of a repeated job, only the last attempt counts.
         """
         changed = {job_id for job_id, end in self.ends.items() if end.has_changes}
-        jobs = [job for job in self.state["jobs"] if job["job_id"] in changed]
+        jobs = [job for job in self.state.jobs if job.job_id in changed]
         if not jobs:
             return
         from pytest_remote_ci.artifacts import run_changes
@@ -139,7 +139,7 @@ class RemoteRun(Remote):
     def refresh(self) -> None:
         """Fetch the present state."""
         with contextlib.suppress(ClientError):  # the event stream retries and reports errors
-            self._run = self.runs.get(str(self.state["run_id"]))
+            self._run = self.runs.get(self.state.run_id)
 
     def tail(self, job_id: str) -> tuple[str, ...]:
         """Return the last lines of a job's output; none if the runner cannot be reached."""
@@ -152,15 +152,15 @@ class RemoteRun(Remote):
         """Show the run until it ends, and return its final state."""
         from pytest_remote_ci.terminal.run_view import RunView
 
-        run, run_id = self.state, str(self.state["run_id"])
+        run, run_id = self.state, self.state.run_id
         view = RunView(sys.stderr)
         asked_at = 0.0
         for event in self.runs.stream(
             run_id, view="all", on_trouble=lambda text, left: self._view_trouble(view, text, left)
         ):
             self.is_away = False
-            self._note_end(Event(event))
-            kind, clock = Event(event).type, time.monotonic()
+            self._note_end(event)
+            kind, clock = event.type, time.monotonic()
             # A terminal also shows the elapsed time and the counts.
             due = clock - asked_at > _INTERVAL if kind in _FREQUENT else kind != "run_complete"
             if due and (kind not in _FREQUENT or view.is_terminal):
@@ -213,7 +213,7 @@ class RemoteRun(Remote):
             return False
         self._display.print_message(f"Cancelling run {self._name} … (press Ctrl-C again to leave at once)")
         try:
-            self.runs.cancel(str(self.state["run_id"]))
+            self.runs.cancel(self.state.run_id)
         except SubmissionRefused:
             pass  # it is over
         except ClientError as error:

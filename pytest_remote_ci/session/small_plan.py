@@ -6,13 +6,13 @@ like that of a pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pytest_remote_ci import options
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session import argv
 from pytest_remote_ci.session.argv import TakesValue
+from pytest_remote_ci.wire.answers import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ def single_only(given: Sequence[str], takes_value: TakesValue) -> list[str]:
     return sorted(argv.names(given, takes_value) & _ALONE)
 
 
-def make(settings: Config, sent: SubmitOptions) -> dict[str, Any] | None:
+def make(settings: Config, sent: SubmitOptions) -> Plan | None:
     """Return the plan of a session with these settings; None if a single job without retries is enough.
 
     `sent` are the options that its jobs share.
@@ -41,12 +41,13 @@ def make(settings: Config, sent: SubmitOptions) -> dict[str, Any] | None:
     pythons = settings.python
     if len(pythons) < 2 and not settings.retries.count:
         return None
-    common: dict[str, Any] = {"definition": TESTS, "stage": TESTS}
+    common: dict[str, object] = {"definition": TESTS, "stage": TESTS}
     if settings.secrets:
         common["secrets"] = list(settings.secrets)
     if settings.retries.count:
         codes = list(settings.retries.exit_codes)
         common["retries"] = {"count": settings.retries.count, **({"exit_codes": codes} if codes else {})}
+    jobs: list[dict[str, object]]
     if len(pythons) < 2:
         jobs = [{"name": TESTS, **common}]
     else:
@@ -56,24 +57,26 @@ def make(settings: Config, sent: SubmitOptions) -> dict[str, Any] | None:
             {"name": f"py{version}", "cell": {"python": version}, "python": version, **common}
             for version in pythons
         ]
-    return {
-        "version": 1,
-        "pipeline": _name(settings, sent),
-        "stages": [TESTS],
-        "jobs": jobs,
-        "keep_going": True,
-    }
+    return Plan(
+        {
+            "version": 1,
+            "pipeline": _name(settings, sent),
+            "stages": [TESTS],
+            "jobs": jobs,
+            "keep_going": True,
+        }
+    )
 
 
-def labels(plan: Mapping[str, Any]) -> dict[str, str]:
+def labels(plan: Plan) -> dict[str, str]:
     """Return job's name → label of its node ids; the only job needs none."""
-    names = [str(job["name"]) for job in plan["jobs"]]
+    names = [job.name for job in plan.jobs]
     return {name: "" if len(names) == 1 else name for name in names}
 
 
-def refuse_text(plan: Mapping[str, Any]) -> None:
+def refuse_text(plan: Plan) -> None:
     """Raise `ConfigError` if the plan cannot be shown as text."""
-    if len(plan["jobs"]) > 1:
+    if len(plan.jobs) > 1:
         raise ConfigError(
             "several Pythons are shown only by pytest 7 or newer, without --remote-ci-text; choose one with "
             "--remote-ci-python"

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_remote_ci.artifacts import artifact_folder, destinations, external_reports
 from pytest_remote_ci.client import embedded_runner
@@ -22,8 +23,10 @@ from pytest_remote_ci.config import config as configuration
 from pytest_remote_ci.session import arguments, interpreter
 from pytest_remote_ci.terminal.ansi import is_terminal
 from pytest_remote_ci.terminal.display import Display, local_color
+from pytest_remote_ci.terminal.phase_times import process_began
 from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.protocol import SubmitOptions
+from pytest_remote_ci.wire.timing import Stopwatch
 from pytest_remote_ci.workspace import scm_version, uv_workspace
 from pytest_remote_ci.workspace.path_sources import Choice, Outside, outside
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.updates import Updates
     from pytest_remote_ci.client.client import Client
     from pytest_remote_ci.config.config import Config
+    from pytest_remote_ci.wire.answers import PlannedJob
     from pytest_remote_ci.workspace.collect import Beside, Workspace
 
 
@@ -54,6 +58,8 @@ class Submission:
         self.settings = settings
         self.display = display
         self._resources = resources
+        #: Measures the phases of the submission.
+        self.clock = Stopwatch(process_began())
         #: Only list the files.
         self.is_dry_run = is_dry_run
         #: Do not wait for the end.
@@ -65,6 +71,7 @@ class Submission:
         """Return the working tree in its present state."""
         from pytest_remote_ci.workspace import collect
 
+        self.clock.lap("pack" if "collect" in self.clock.phases else "start")
         self.display.line.show("looking for the project's files")
         include = (*self.settings.include, *self._cache_files())
         found = collect.collect(self.place.root, include=include, exclude=self.settings.exclude)
@@ -75,11 +82,46 @@ class Submission:
             )
             found = replace(found, beside=beside)
             warnings += [*more, _also_sent(beside, self.outside, self.place.root)]
+        found = self._chosen(found)
+        if self.settings.git:
+            found, notes = self._with_repository(found)
+            warnings += notes
         self.display.line.clear()
         unread = uv_workspace.unread_settings(self.place.root, self.place.cwd)
         for warning in (*warnings, *([] if unread is None else [unread])):
             self.display.print_message(f"remote-ci: {warning}")
+        self.clock.lap("collect")
         return found
+
+    def _chosen(self, workspace: Workspace) -> Workspace:
+        """Return what is sent of the project's files."""
+        return workspace
+
+    def _with_repository(self, workspace: Workspace) -> tuple[Workspace, Sequence[str]]:
+        """Return the workspace with a git repository, and lines for the developer."""
+        from pytest_remote_ci.workspace import collect
+
+        if self._work_tree is None:
+            return workspace, [
+                f"git = true: {self.place.root} is in no git work tree: a job gets no repository"
+            ]
+        if not self.is_of_job and self._work_tree != self.place.root:
+            reason = f"because the project is not the top of its work tree {self._work_tree}"
+            return workspace, [f"git = true: the jobs of a pipeline get no repository, {reason}"]
+        folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="remote-ci-git-"))
+        inner = replace(
+            workspace, beside=replace(workspace.beside, project_folder=self.outside.project_folder)
+        )
+        return collect.with_repository(inner, self._work_tree, Path(folder), self.settings.exclude)
+
+    @cached_property
+    def _work_tree(self) -> Path | None:
+        """The top of the project's git work tree, if a job gets a repository."""
+        if not self.settings.git:
+            return None
+        from pytest_remote_ci.workspace import git_repository
+
+        return git_repository.work_tree(self.place.root)
 
     @property
     def is_of_job(self) -> bool:
@@ -92,7 +134,8 @@ class Submission:
         if not self.is_of_job:
             return Outside(self.place.root)
         chosen = Choice(self.settings.requirements, self.settings.groups, self.settings.extras)
-        return outside(self.place.root, chosen)
+        found = outside(self.place.root, chosen)
+        return found if self._work_tree is None else found.around(self._work_tree)
 
     def _cache_files(self) -> tuple[str, ...]:
         """Return ignored files that are sent nevertheless."""
@@ -197,7 +240,7 @@ class CommandSubmission(Submission):
             expected=(*sent.artifacts, *self.reports.patterns, *keep.all_below_project(sent.keep, sent.cwd)),
         )
 
-    def updates_of_job(self, sent: SubmitOptions, planned: Mapping[str, Any]) -> Updates:
+    def updates_of_job(self, sent: SubmitOptions, planned: PlannedJob) -> Updates:
         """Return the same for a job of a run's plan; `sent` are the options that its jobs share."""
         from pytest_remote_ci.artifacts import updates
         from pytest_remote_ci.session.job_arguments import place_of
@@ -205,7 +248,7 @@ class CommandSubmission(Submission):
 
         place = place_of(planned, self.place.root)
         return updates.find(
-            (*self.settings.args, *planned.get("args", ())),
+            (*self.settings.args, *planned.args),
             (),
             place,
             write_back=self.settings.write_back,

@@ -107,7 +107,7 @@ def announce(
     """Print what was submitted, and follow it unless `is_async`; return the exit code, or what `follow` returns."""
     if is_async:
         if as_json:
-            print_json(remote.summary())
+            print_json(remote.summary().fields)
         else:
             print_line(remote.receipt)
         return exit_codes.OK

@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 
@@ -22,7 +21,7 @@ class Interrupts:
     def __init__(self, on_held: Callable[[], None] = lambda: None) -> None:
         """Register `on_held`, which is called when an interrupt is only recorded."""
         self._on_held = on_held
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int] = {}
         self._shielded = False
         #: Descriptors of outputs that are terminals.
         self._terminals: list[int] = []
@@ -34,7 +33,8 @@ class Interrupts:
             self._terminals = [handle for handle in (1, 2) if os.isatty(handle)]
             for number in _SIGNALS:
                 before = signal.getsignal(number)
-                if before not in (signal.SIG_IGN, None):  # ignored on purpose: in the background, under nohup
+                # None: not set by Python. Ignored on purpose: in the background, under nohup.
+                if before is not None and before != signal.SIG_IGN:
                     self._before[number] = before
                     signal.signal(number, self._handle)
         return self

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timezone
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 from pytest_remote_ci.terminal.ansi import is_terminal
 from pytest_remote_ci.wire import formats
+from pytest_remote_ci.wire.answers import Run, RunJob
 from pytest_remote_ci.wire.control_characters import escaped, escaped_lines
-
-Run = Mapping[str, Any]
 
 _MARKS: Final = {
     "waiting": "·",
@@ -35,53 +34,52 @@ _BAR: Final = 12
 _INTERVAL: Final = 0.1
 
 
-def state_of(job: Mapping[str, Any]) -> str:
+def state_of(job: RunJob) -> str:
     """Return a job's state as one word."""
-    if job["skipped"]:
+    if job.is_skipped:
         return "skipped"
-    status = job["status"]
+    status = job.status
     if status == "queued":
-        return "waiting" if job["job_id"] is None else "queued"
+        return "waiting" if job.job_id is None else "queued"
     if status in ("running", "cancelled"):
-        return str(status)
-    if status == "completed" and job["success"]:
-        return "reused" if job["reused"] else "passed"
-    return "allowed" if job["allow_failure"] else "failed"
+        return status
+    if status == "completed" and job.success:
+        return "reused" if job.is_reused else "passed"
+    return "allowed" if job.allow_failure else "failed"
 
 
-def seconds_of(job: Mapping[str, Any], now: datetime) -> float | None:
+def seconds_of(job: RunJob, now: datetime) -> float | None:
     """Return the seconds that a job has run so far; None before its start."""
-    began = formats.parse_time(job["start_time"])
+    began = formats.parse_time(job.start_time)
     if began is None:
         return None
-    return max(0.0, ((formats.parse_time(job["end_time"]) or now) - began).total_seconds())
+    return max(0.0, ((formats.parse_time(job.end_time) or now) - began).total_seconds())
 
 
-def words(job: Mapping[str, Any], now: datetime) -> str:
+def words(job: RunJob, now: datetime) -> str:
     """Return a job's details as the text after its name."""
     state = state_of(job)
     parts = [_WORDS.get(state, state)]
-    if state == "running" and job["phase"] not in (None, "testing"):
-        parts[0] = str(job["phase"])
-    if job["retry"]:
-        parts.append(f"try {job['retry'] + 1}")
+    if state == "running" and job.phase not in (None, "testing"):
+        parts[0] = job.phase
+    if job.retry:
+        parts.append(f"try {job.retry + 1}")
     seconds = seconds_of(job, now)
-    if seconds is not None and not job["reused"]:
+    if seconds is not None and not job.is_reused:
         parts.append(formats.duration(seconds))
-    counts = ", ".join(f"{number} {outcome}" for outcome, number in job["counts"].items())
+    counts = ", ".join(f"{number} {outcome}" for outcome, number in job.counts.items())
     if counts:
         parts.append(counts)
-    reason = job["reason"]
-    if reason and state in ("failed", "allowed", "cancelled", "skipped"):
-        parts.append(str(reason))
-    elif state in ("failed", "allowed") and job["exit_code"] is not None:
-        parts.append(f"exit code {job['exit_code']}")
+    if job.reason and state in ("failed", "allowed", "cancelled", "skipped"):
+        parts.append(job.reason)
+    elif state in ("failed", "allowed") and job.exit_code is not None:
+        parts.append(f"exit code {job.exit_code}")
     return escaped("  ".join(parts))
 
 
-def bar(job: Mapping[str, Any], now: datetime) -> str:
+def bar(job: RunJob, now: datetime) -> str:
     """Return a progress bar of a running job, relative to its past duration; "" if either is unknown."""
-    past, seconds = job.get("past_seconds"), seconds_of(job, now)
+    past, seconds = job.past_seconds, seconds_of(job, now)
     if state_of(job) != "running" or not past or seconds is None:
         return ""
     filled = min(_BAR, int(_BAR * seconds / past))
@@ -90,33 +88,33 @@ def bar(job: Mapping[str, Any], now: datetime) -> str:
 
 def block(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
     """Yield (state, line) for each stage and job."""
-    width = max((len(escaped(job["name"])) for job in run["jobs"]), default=0)
-    for stage in run["stages"]:
+    width = max((len(escaped(job.name)) for job in run.jobs), default=0)
+    for stage in run.stages:
         yield "", f"{escaped(stage)}:"
-        for job in run["jobs"]:
-            if job["stage"] == stage:
+        for job in run.jobs:
+            if job.stage == stage:
                 state = state_of(job)
                 yield (
                     state,
-                    f"  {_MARKS[state]} {escaped(job['name']):<{width}}  {bar(job, now)}{words(job, now)}",
+                    f"  {_MARKS[state]} {escaped(job.name):<{width}}  {bar(job, now)}{words(job, now)}",
                 )
 
 
 def verdict(run: Run) -> str:
     """Return the run's result as one line."""
-    what = f"{run['pipeline']} #{run['number']}"
-    if run["status"] == "completed":
-        text = f"{what} passed" if run["success"] else f"{what} FAILED"
+    what = f"{run.pipeline} #{run.number}"
+    if run.status == "completed":
+        text = f"{what} passed" if run.success else f"{what} FAILED"
     else:
-        text = f"{what} {'was ' if run['status'] == 'cancelled' else ''}{run['status']}"
-    return escaped(f"{text}: {run['reason']}" if run["reason"] else text)
+        text = f"{what} {'was ' if run.status == 'cancelled' else ''}{run.status}"
+    return escaped(f"{text}: {run.reason}" if run.reason else text)
 
 
-def tail_heading(run: Run, job: Mapping[str, Any]) -> str:
+def tail_heading(run: Run, job: RunJob) -> str:
     """Return the heading for the tail of a job's log."""
     return escaped(
-        f"{job['stage']} / {job['name']}: the end of its log (whole log: remote-ci pipeline logs "
-        f"{run['pipeline']}#{run['number']} --job {job['name']!r})"
+        f"{job.stage} / {job.name}: the end of its log (whole log: remote-ci pipeline logs "
+        f"{run.title} --job {job.name!r})"
     )
 
 
@@ -165,12 +163,12 @@ class RunView:
 
     def _print_changes(self, run: Run, now: datetime) -> None:
         """Print one line for each job that has changed its state."""
-        for job in run["jobs"]:
+        for job in run.jobs:
             state = state_of(job)
-            if state == self._printed.get(job["name"], "waiting"):
+            if state == self._printed.get(job.name, "waiting"):
                 continue
-            self._printed[job["name"]] = state
-            self._write(escaped(f"{job['stage']} / {job['name']}: {words(job, now)}") + "\n")
+            self._printed[job.name] = state
+            self._write(escaped(f"{job.stage} / {job.name}: {words(job, now)}") + "\n")
 
     def _line(self, state: str, text: str, columns: int) -> str:
         text = text if len(text) < columns else text[: columns - 2] + "…"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pytest_remote_ci.wire.protocol import is_digest
 
@@ -81,6 +81,11 @@ def is_database(path: str) -> bool:
     return _DATABASE.fullmatch(path) is not None
 
 
+def is_in_repository(path: str) -> bool:
+    """Return whether a file is in a ``.git`` folder, or is that of a work tree: it never comes home."""
+    return ".git" in path.split("/")
+
+
 def is_by_product(path: str) -> bool:
     """Return whether a new file of that name is none of the project's: a cache, byte code, build metadata."""
     *folders, name = path.split("/")
@@ -91,7 +96,7 @@ def is_by_product(path: str) -> bool:
     )
 
 
-def parse_list(answer: Any) -> list[Change] | None:
+def parse_list(answer: object) -> list[Change] | None:
     """Parse the runner's list; return None if it is malformed."""
     if not isinstance(answer, list):
         return None

@@ -6,9 +6,14 @@ All raise `WireError` with one line that names the location and the expected val
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final, TypedDict, TypeVar
 
 from pytest_remote_ci.wire import control_characters, globs, keep, limits, system_packages
+
+_T_co = TypeVar("_T_co", covariant=True)
+#: A check of a single value.
+Check = Callable[[str, object], _T_co]
 
 #: Most services of one job.
 MAX_SERVICES: Final = 8
@@ -49,21 +54,21 @@ def parse_size(text: str | int) -> int:
         raise WireError("this size is out of range: write a number and a unit, such as 2g") from error
 
 
-def as_text(where: str, value: Any) -> str:
+def as_text(where: str, value: object) -> str:
     """Return a text of at most 4096 characters."""
     if not isinstance(value, str) or "\0" in value or len(value) > 4096:
         raise WireError(f"{where}: must be text of at most 4096 characters")
     return value
 
 
-def as_texts(where: str, value: Any) -> tuple[str, ...]:
+def as_texts(where: str, value: object) -> tuple[str, ...]:
     """Return a list of strings as a tuple."""
     if not isinstance(value, (list, tuple)) or len(value) > 10_000:
         raise WireError(f"{where}: must be a list of strings")
     return tuple(as_long_text(f"{where}[{index}]", item) for index, item in enumerate(value))
 
 
-def as_long_text(where: str, value: Any) -> str:
+def as_long_text(where: str, value: object) -> str:
     """Return a text that is short enough for a command-line argument."""
     if not isinstance(value, str) or "\0" in value or _size(value) > 131_071:  # MAX_ARG_STRLEN on Linux
         raise WireError(f"{where}: must be text without NUL characters, at most 131071 bytes long")
@@ -78,21 +83,21 @@ def _size(text: str) -> int:
         return 1 << 62
 
 
-def as_flag(where: str, value: Any) -> bool:
+def as_flag(where: str, value: object) -> bool:
     """Return True or False."""
     if not isinstance(value, bool):
         raise WireError(f"{where}: must be true or false")
     return value
 
 
-def as_positive(where: str, value: Any) -> float:
+def as_positive(where: str, value: object) -> float:
     """Return a number above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
         raise WireError(f"{where}: must be a number above 0")
     return float(value)
 
 
-def as_bytes(where: str, value: Any) -> int:
+def as_bytes(where: str, value: object) -> int:
     """Return a number of bytes."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise WireError(f"{where}: must be a number of bytes or a size such as 2g")
@@ -105,7 +110,7 @@ def as_bytes(where: str, value: Any) -> int:
     return size
 
 
-def as_limit_size(where: str, value: Any) -> int:
+def as_limit_size(where: str, value: object) -> int:
     """Return the bytes of one of the `limits`."""
     try:
         size = as_bytes(where, value)
@@ -116,50 +121,45 @@ def as_limit_size(where: str, value: Any) -> int:
     return size
 
 
-def as_open_files(where: str, value: Any) -> int:
+def as_open_files(where: str, value: object) -> int:
     """Return a number of open files."""
-    if not limits.is_open_files(value):
+    if not isinstance(value, int) or not limits.is_open_files(value):
         raise WireError(f"{where}: must be {limits.FILES_WORDS}")
-    return int(value)
+    return value
 
 
-def as_globs(where: str, value: Any) -> tuple[str, ...]:
+def as_globs(where: str, value: object) -> tuple[str, ...]:
     """Return a list of patterns (`pytest_remote_ci.wire.globs`) as a tuple."""
-    patterns = as_texts(where, value)
-    if len(patterns) > MAX_PATTERNS:
-        raise WireError(f"{where}: at most {MAX_PATTERNS} patterns")
-    for index, pattern in enumerate(patterns):
-        problem = globs.problem(pattern)
-        if problem is not None:
-            raise WireError(f"{where}[{index}]: {pattern!r} {problem}")
-    return patterns
+    return _as_list_of(where, value, "patterns", MAX_PATTERNS, globs.problem)
 
 
-def as_keep(where: str, value: Any) -> tuple[str, ...]:
+def as_keep(where: str, value: object) -> tuple[str, ...]:
     """Return a list of patterns (`pytest_remote_ci.wire.keep`) as a tuple."""
-    patterns = as_texts(where, value)
-    if len(patterns) > keep.MAX_PATTERNS:
-        raise WireError(f"{where}: at most {keep.MAX_PATTERNS} patterns")
-    for index, pattern in enumerate(patterns):
-        problem = keep.problem(pattern)
-        if problem is not None:
-            raise WireError(f"{where}[{index}]: {pattern!r} {problem}")
+    patterns = _as_list_of(where, value, "patterns", keep.MAX_PATTERNS, keep.problem)
     return tuple(dict.fromkeys(patterns))
 
 
-def as_packages(where: str, value: Any) -> tuple[str, ...]:
+def as_packages(where: str, value: object) -> tuple[str, ...]:
     """Return a list of names of system packages (`pytest_remote_ci.wire.system_packages`) as a tuple."""
-    names = as_texts(where, value)
-    if len(names) > system_packages.MAX_PACKAGES:
-        raise WireError(f"{where}: at most {system_packages.MAX_PACKAGES} packages")
-    for index, name in enumerate(names):
-        problem = system_packages.problem(name)
-        if problem is not None:
-            raise WireError(f"{where}[{index}]: {name[:200]!r} {problem}")
+    names = _as_list_of(where, value, "packages", system_packages.MAX_PACKAGES, system_packages.problem)
     return tuple(dict.fromkeys(names))
 
 
-def as_relative(where: str, value: Any) -> str:
+def _as_list_of(
+    where: str, value: object, what: str, most: int, problem_of: Callable[[str], str | None]
+) -> tuple[str, ...]:
+    """Return a list of texts as a tuple; `problem_of` returns what is wrong with one of them, else None."""
+    texts = as_texts(where, value)
+    if len(texts) > most:
+        raise WireError(f"{where}: at most {most} {what}")
+    for index, text in enumerate(texts):
+        problem = problem_of(text)
+        if problem is not None:
+            raise WireError(f"{where}[{index}]: {text[:200]!r} {problem}")
+    return texts
+
+
+def as_relative(where: str, value: object) -> str:
     """Return a path below the project, in POSIX form."""
     text = as_text(where, value)
     parts = text.replace("\\", "/").split("/")
@@ -171,19 +171,19 @@ def as_relative(where: str, value: Any) -> str:
     return "/".join(part for part in parts if part not in ("", "."))
 
 
-def as_relatives(where: str, value: Any) -> tuple[str, ...]:
+def as_relatives(where: str, value: object) -> tuple[str, ...]:
     """Return a list of paths below the project as a tuple."""
     return tuple(as_relative(f"{where}[{index}]", item) for index, item in enumerate(as_texts(where, value)))
 
 
-def as_python(where: str, value: Any) -> str:
+def as_python(where: str, value: object) -> str:
     """Return a Python version such as "3.12"."""
     if not isinstance(value, str) or not _PYTHON.match(value):
         raise WireError(f"{where}: {value!r} is not a Python version: write it like '3.12'")
     return value
 
 
-def as_environment(where: str, value: Any) -> dict[str, str]:
+def as_environment(where: str, value: object) -> dict[str, str]:
     """Return names and values of environment variables."""
     if not isinstance(value, dict):
         raise WireError(f"{where}: must be an object of texts")
@@ -198,10 +198,10 @@ def as_environment(where: str, value: Any) -> dict[str, str]:
     return dict(value)
 
 
-def as_one_of(*allowed: str) -> Any:
+def as_one_of(*allowed: str) -> Check[str]:
     """Return a check that accepts only these words."""
 
-    def check(where: str, value: Any) -> str:
+    def check(where: str, value: object) -> str:
         if value not in allowed:
             raise WireError(f"{where}: must be one of {', '.join(allowed)}, not {value!r}")
         return str(value)
@@ -209,14 +209,27 @@ def as_one_of(*allowed: str) -> Any:
     return check
 
 
-def as_columns(where: str, value: Any) -> int:
+def as_columns(where: str, value: object) -> int:
     """Return the width of a terminal in columns."""
     if type(value) is not int or not 1 <= value <= 10_000:
         raise WireError(f"{where}: must be an integer from 1 to 10000")
     return value
 
 
-def as_services(where: str, value: Any) -> tuple[dict[str, Any], ...]:
+class ServiceOptions(TypedDict):
+    """A program that runs alongside the tests, reachable by its name."""
+
+    name: str
+    image: str
+    #: TCP ports that must accept connections.
+    ports: list[int]
+    env: dict[str, str]
+    #: A shell command that exits with 0 once the service is ready.
+    health: str | None
+    command: list[str]
+
+
+def as_services(where: str, value: object) -> tuple[ServiceOptions, ...]:
     """Return the services of one job, each with all its keys."""
     if not isinstance(value, (list, tuple)) or len(value) > MAX_SERVICES:
         raise WireError(f"{where}: must be a list of at most {MAX_SERVICES} services")
@@ -238,22 +251,23 @@ def service_name(image: str) -> str:
     return image.rpartition("/")[2].partition("@")[0].partition(":")[0].lower()
 
 
-def as_service(where: str, value: Any) -> dict[str, Any]:
+def as_service(where: str, value: object) -> ServiceOptions:
     """Return one service with all its keys."""
     raw = as_mapping(where, value)
     for key in raw.keys() - {*SERVICE_KEYS}:
         raise WireError(f"{where}: unknown key {key!r}; valid keys are {', '.join(SERVICE_KEYS)}")
     if not raw.get("image"):
         raise WireError(f"{where}.image: must name an image")
-    if not (isinstance(raw.get("name"), str) and is_service_name(raw["name"])):
-        raise WireError(f"{where}.name: {raw.get('name')!r} cannot be a host name: use a-z, 0-9 and '-'")
+    name = raw.get("name")
+    if not (isinstance(name, str) and is_service_name(name)):
+        raise WireError(f"{where}.name: {name!r} cannot be a host name: use a-z, 0-9 and '-'")
     ports = raw.get("ports") or ()
     if not isinstance(ports, (list, tuple)) or not all(
         type(port) is int and 0 < port < 65536 for port in ports
     ):
         raise WireError(f"{where}.ports: must be a list of numbers from 1 to 65535")
     return {
-        "name": raw["name"],
+        "name": name,
         "image": as_text(f"{where}.image", raw["image"]),
         "ports": list(ports),
         "env": as_environment(f"{where}.env", raw.get("env") or {}),
@@ -262,14 +276,14 @@ def as_service(where: str, value: Any) -> dict[str, Any]:
     }
 
 
-def as_mapping(where: str, value: Any) -> dict[str, Any]:
+def as_mapping(where: str, value: object) -> dict[str, object]:
     """Return a JSON object as a dictionary."""
     if not isinstance(value, dict):
         raise WireError(f"{where}: must be an object")
     return value
 
 
-def as_restarts(where: str, value: Any) -> int:
+def as_restarts(where: str, value: object) -> int:
     """Return a number of restarts."""
     if type(value) is not int or not 0 <= value <= 100:
         raise WireError(f"{where}: must be an integer from 0 to 100")

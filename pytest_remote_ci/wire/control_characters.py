@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 #: C0 (with line feed and tab), DEL, C1; bidirectional marks, embeddings, overrides, isolates and their deprecated
 #: variants; the line and paragraph separators; unpaired surrogates, which no encoding accepts.
@@ -54,7 +54,7 @@ def escaped_lines(text: str) -> str:
 
 
 def escaped_json(
-    value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None
+    value: object, *, indent: int | None = None, default: Callable[[object], object] | None = None
 ) -> str:
     """Return `value` as JSON in which such characters are escaped and all others are readable."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, default=default)
@@ -63,7 +63,7 @@ def escaped_json(
     return _IN_LINES.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def escaped_all(value: Any) -> Any:
+def escaped_all(value: object) -> object:
     """Return a value from JSON with all its texts `escaped`, including the names of members."""
     if isinstance(value, str):
         return escaped(value)

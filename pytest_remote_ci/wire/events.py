@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from pytest_remote_ci.wire import records
 from pytest_remote_ci.wire.records import Record, RecordError
+from pytest_remote_ci.wire.timing import Timing
 
 #: Fields that the events of a batch have in common.
 _COMMON = ("type", "timestamp", "job", "job_id")
@@ -58,6 +59,12 @@ class Event:
         if isinstance(record, (records.Report, records.CollectReport)):
             return str(record.d["nodeid"])
         return _text(getattr(record, "id", None)) or None
+
+    @property
+    def seq(self) -> int:
+        """Its number in its job or run; 0 if it has none."""
+        number = self.fields.get("seq")
+        return number if type(number) is int else 0
 
     @property
     def timestamp(self) -> str:
@@ -135,6 +142,11 @@ class Event:
         """The folder of these artifacts in the job, "" if unknown; None if there are none."""
         found = self.fields.get("artifacts")
         return str(found.get("root") or "") if isinstance(found, dict) else None
+
+    @property
+    def timing(self) -> Timing | None:
+        """How long the phases of the job that is over took; None from runners that do not measure."""
+        return Timing.parse(self.fields.get("timing"))
 
     @property
     def has_passed(self) -> bool:

@@ -7,7 +7,7 @@ code or change how the process ends (``-c``, ``-m``, ``-i``). Standard library o
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from pytest_remote_ci.wire import checks
 
@@ -35,7 +35,7 @@ MAX_OPTIONS: Final = 200
 _VALUE = re.compile(r"(=\w*)?\Z", re.ASCII)
 
 
-def as_interpreter_options(where: str, value: Any) -> tuple[str, ...]:
+def as_interpreter_options(where: str, value: object) -> tuple[str, ...]:
     """Return a list of interpreter options as a tuple; raises `WireError`."""
     options = checks.as_texts(where, value)
     if len(options) > MAX_OPTIONS:

@@ -12,10 +12,11 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pytest_remote_ci.wire import checks, interpreter_options, job_variables, keep, limits
 from pytest_remote_ci.wire.checks import WireError, parse_size
+from pytest_remote_ci.wire.timing import as_client_phases
 
 __all__ = [
     "Manifest",
@@ -94,6 +95,8 @@ class SubmitOptions:
     #: Packages of the image's distribution to install (`pytest_remote_ci.wire.system_packages`), if the operator allows
     #: them.
     packages: tuple[str, ...] = ()
+    #: Whether the workspace has a git repository of the client's making.
+    git: bool = False
     #: Environment variables of the job (name → value) that the developer chose to pass.
     env: Mapping[str, str] = field(default_factory=dict)
     #: Seconds of testing after which the job is stopped; None means the runner's default.
@@ -118,7 +121,7 @@ class SubmitOptions:
     #: Programs that run alongside the tests, reachable by name: objects with `name` and `image`, and optionally `env`,
     #: `health` (a shell command that exits with 0 once the service is ready), `ports` (that must accept connections),
     #: `command`.
-    services: tuple[Mapping[str, Any], ...] = ()
+    services: tuple[checks.ServiceOptions, ...] = ()
     #: When the artifacts are stored.
     artifacts_when: ArtifactsWhen = "always"
     #: Days for which the artifacts are stored; None means the runner's default. It can only be shortened.
@@ -144,12 +147,14 @@ class SubmitOptions:
     records: bool = False
     #: Most restarts of pytest after a test took it down, to run the remaining tests; for recorded sessions only.
     restarts: int = 3
+    #: Seconds of the phases before the upload, as the client measured them (`pytest_remote_ci.wire.timing`).
+    timing: Mapping[str, float] = field(default_factory=dict)
     #: Options of plugins, each under its own name (hook `pytest_remote_ci_submission`).
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return a JSON-ready dictionary. Fields with default values are omitted, for the sake of older runners."""
-        result: dict[str, Any] = {"protocol": STRICT_PROTOCOL if self.strict() else PROTOCOL}
+        result: dict[str, object] = {"protocol": STRICT_PROTOCOL if self.strict() else PROTOCOL}
         default = SubmitOptions()
         for item in fields(self):
             value = getattr(self, item.name)
@@ -159,10 +164,10 @@ class SubmitOptions:
 
     def strict(self) -> list[str]:
         """Return the names of the options that are set and that a runner must not ignore."""
-        return [name for name in (*limits.NAMES, "packages", "project_folder") if getattr(self, name)]
+        return [name for name in (*limits.NAMES, "packages", "project_folder", "git") if getattr(self, name)]
 
     @classmethod
-    def from_dict(cls, raw: Any) -> SubmitOptions:
+    def from_dict(cls, raw: object) -> SubmitOptions:
         """Parse and check; raises `WireError` naming the field. Unknown keys, from a newer client, are ignored."""
         if not isinstance(raw, dict):
             raise WireError("options: must be a JSON object")
@@ -172,10 +177,12 @@ class SubmitOptions:
                 f"options.protocol: this runner speaks version {STRICT_PROTOCOL}, the client {protocol}"
             )
         known = {item.name: raw[item.name] for item in fields(cls) if raw.get(item.name) is not None}
-        return cls(**{name: CHECKS[name](f"options.{name}", value) for name, value in known.items()})
+        checked = {name: CHECKS[name](f"options.{name}", value) for name, value in known.items()}
+        # `CHECKS` gives each value the type of its field.
+        return cls(**checked)  # type: ignore[arg-type]
 
     @classmethod
-    def from_client(cls, raw: Any) -> SubmitOptions:
+    def from_client(cls, raw: object) -> SubmitOptions:
         """Parse options from a client: as `from_dict`, and variables that no job may have are refused."""
         found = cls.from_dict(raw)
         job_variables.check("options.env", found.env)
@@ -226,9 +233,9 @@ class Manifest:
     #: Empty folders.
     folders: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return a JSON-ready dictionary, as sent in the multipart part ``manifest``."""
-        result: dict[str, Any] = {
+        result: dict[str, object] = {
             "protocol": PROTOCOL,
             "files": [[entry.path, entry.mode, entry.size, entry.sha256] for entry in self.files],
         }
@@ -243,7 +250,7 @@ class Manifest:
         return result
 
     @classmethod
-    def from_dict(cls, raw: Any) -> Manifest:
+    def from_dict(cls, raw: object) -> Manifest:
         """Parse and check types and digests; raises `WireError`.
 
         Whether the paths are safe is checked by the runner (`ci_runner.model.path_checks`).
@@ -305,7 +312,7 @@ class Manifest:
         return cls(tuple(files), links=links, folders=tuple(folders))
 
 
-def parse_json(what: str, text: str | bytes, *, surrogates: bool = False) -> Any:
+def parse_json(what: str, text: str | bytes, *, surrogates: bool = False) -> object:
     """Parse strict JSON (UTF-8, no NaN, bounded depth and digits); raises `WireError` that starts with `what`.
 
     `surrogates` allows lone surrogates, for callers that check texts themselves and can name the field.
@@ -328,11 +335,11 @@ def is_digest(text: object) -> bool:
     return isinstance(text, str) and _DIGEST.match(text) is not None
 
 
-def _refuse_constant(name: str) -> Any:
+def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-CHECKS: Final[Mapping[str, Any]] = {
+CHECKS: Final[Mapping[str, checks.Check[object]]] = {
     "args": checks.as_texts,
     "root": checks.as_text,
     "cwd": checks.as_relative,
@@ -347,6 +354,7 @@ CHECKS: Final[Mapping[str, Any]] = {
     "install_project": checks.as_flag,
     "pip": checks.as_flag,
     "packages": checks.as_packages,
+    "git": checks.as_flag,
     "env": checks.as_environment,
     "timeout": checks.as_positive,
     "cpus": checks.as_positive,
@@ -368,5 +376,6 @@ CHECKS: Final[Mapping[str, Any]] = {
     "columns": checks.as_columns,
     "records": checks.as_flag,
     "restarts": checks.as_restarts,
+    "timing": as_client_phases,
     "extra": checks.as_mapping,
 }

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from typing import (
     TYPE_CHECKING,
-    Any,
     Callable,
     ClassVar,
     Dict,
@@ -60,7 +59,7 @@ Status = Tuple[str, str, Union[str, Tuple[str, Dict[str, object]]]]
 #: A mark's name and its keyword arguments that are text, numbers, booleans or null.
 MarkData = Tuple[str, Dict[str, object]]
 #: A report as pytest itself serializes it; plugins add fields. Only `nodeid` is checked.
-ReportData = Dict[str, Any]
+ReportData = Dict[str, object]
 
 #: In place of an absent field: it must be there; it is null; it has its default.
 _MISSING: Final = object()
@@ -171,14 +170,14 @@ def _first(value: object, count: int) -> list[object]:
     raise RecordError(f"must be a list of {count} values")
 
 
-def _list_of(check: Callable[[object], Any]) -> Callable[[object], Any]:
+def _list_of(check: Callable[[object], object]) -> Callable[[object], list[object]]:
     def checked(value: object) -> list[object]:
         return [check(item) for item in _list(value)]
 
     return checked
 
 
-def _optional(check: Callable[[object], Any]) -> Callable[[object], Any]:
+def _optional(check: Callable[[object], object]) -> Callable[[object], object]:
     def checked(value: object) -> object:
         return None if value is None else check(value)
 
@@ -283,7 +282,7 @@ def _item(value: object) -> TreeItem:
 
 
 #: Annotation of a field → its check.
-_CHECKS: dict[str, Callable[[object], Any]] = {
+_CHECKS: dict[str, Callable[[object], object]] = {
     "str": _text,
     "int": _whole,
     "Count": _count,
@@ -556,7 +555,37 @@ class OutputMark(Record, kind="mark"):
     """Only orders pytest's output and that of tests."""
 
 
-class CollectReport(Record, kind="collect_report", event_type="collected"):
+class _PytestReport:
+    """Values of a report that pytest itself serialized."""
+
+    d: ReportData
+
+    @property
+    def nodeid(self) -> str:
+        """The node id, which is always there."""
+        return str(self.d["nodeid"])
+
+    @property
+    def outcome(self) -> str:
+        """The outcome: "passed", "failed", "skipped", or another one of a plugin."""
+        return str(self.d.get("outcome"))
+
+    @property
+    def when(self) -> str:
+        """The phase: "setup", "call", "teardown", or another one of a plugin."""
+        return str(self.d.get("when"))
+
+    @property
+    def message(self) -> str:
+        """The message of the exception; of a failure that is only text, the whole text."""
+        longrepr = self.d.get("longrepr")
+        crash = longrepr.get("reprcrash") if isinstance(longrepr, dict) else None
+        if isinstance(crash, dict):
+            return str(crash.get("message"))
+        return longrepr if isinstance(longrepr, str) else ""
+
+
+class CollectReport(_PytestReport, Record, kind="collect_report", event_type="collected"):
     """The report of a collector; of one that passed also what it found."""
 
     d: ReportData
@@ -620,7 +649,7 @@ class Finished(Record, kind="finished", event_type="finished"):
     location: Location
 
 
-class Report(Record, kind="report", event_type="report"):
+class Report(_PytestReport, Record, kind="report", event_type="report"):
     """The report of a phase, without what equals the test's previous phase."""
 
     d: ReportData

@@ -7,6 +7,7 @@ disappeared meanwhile are left out. Sending is done by `pytest_remote_ci.client.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -20,7 +21,7 @@ from typing import IO, Final
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import WorkspaceChanged, WorkspaceError
 from pytest_remote_ci.wire import control_characters, formats, protocol
-from pytest_remote_ci.workspace import path_sources, selection, zip_writer
+from pytest_remote_ci.workspace import git_repository, path_sources, selection, zip_writer
 from pytest_remote_ci.workspace.gitignore import PatternList
 from pytest_remote_ci.workspace.stat_cache import StatCache
 from pytest_remote_ci.workspace.symlinks import Found, find
@@ -34,12 +35,14 @@ __all__ = [
     "collect",
     "collect_beside",
     "create_project_zip",
+    "with_repository",
 ]
 
 #: Most bytes of all that travels beside a project.
 MAX_BESIDE: Final = 256 << 20
 #: With more files than this of one kind below one folder, a message suggests one pattern for all of them.
 _MOST_NAMES: Final = 3
+_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Workspace:
     @property
     def sent(self) -> tuple[WorkspaceFile, ...]:
         """All files, with the paths under which they are sent."""
-        if not self.beside.project_folder:
+        if not (self.beside.project_folder or self.beside.files):
             return self.files
         inside = (replace(file, path=self._sent(file.path)) for file in self.files)
         return tuple(sorted((*inside, *self.beside.files), key=lambda file: file.path))
@@ -176,7 +179,7 @@ class Workspace:
         """Return the files, largest first, with paths relative to the project."""
         folder = self.beside.project_folder
         beside = (
-            replace(file, path=os.path.relpath(file.path, folder).replace(os.sep, "/"))
+            replace(file, path=os.path.relpath(file.path, folder or ".").replace(os.sep, "/"))
             for file in self.beside.files
         )
         return sorted((*self.files, *beside), key=lambda file: (-file.size, file.path))
@@ -279,6 +282,58 @@ def collect_beside(
         tuple(sorted(path for path in folders if not f"{path}/".startswith(own))),
     )
     return beside, warnings
+
+
+def with_repository(
+    workspace: Workspace, top: Path, folder: Path, exclude: Sequence[str] = ()
+) -> tuple[Workspace, Sequence[str]]:
+    """Return the workspace with a git repository for the work tree `top`, and lines for the developer.
+
+    `folder` is an empty folder for the repository's files, which must stay until the workspace is sent. The work tree
+    is below the folder that the project has in common with what travels beside it. Raises `WorkspaceError`.
+    """
+    project = workspace.root.relative_to(top).as_posix() if workspace.root != top else ""
+    # Where the work tree is in the workspace, or the workspace in the work tree.
+    place = workspace.beside.project_folder[: -len(project) or None].rstrip("/")
+    manifest = workspace.manifest()
+    prefix, inside = f"{place}/" if place else "", f"{project}/" if project else ""
+    sent = (*(entry.path for entry in manifest.files), *manifest.links)
+    excluded = PatternList.of(pattern for pattern in exclude if not _is_beside(pattern))
+    allowing = PatternList(tuple(pattern for pattern in workspace.include.patterns if pattern.names_files))
+
+    def of_project(path: str) -> str | None:
+        return path[len(inside) :] if path.startswith(inside) else None
+
+    def covers(path: str) -> bool:
+        own = of_project(path)
+        return own is not None and (not excluded.covers(own) or workspace.include.covers(own))
+
+    def allows(path: str) -> bool:
+        own = of_project(path)
+        return own is not None and bool(allowing.decide(own, is_folder=False))
+
+    paths = {path[len(prefix) :] for path in sent if path.startswith(prefix)}
+    made = git_repository.make(top, folder, git_repository.Sent(paths, covers, allows))
+    name = f"{prefix}.git"
+    beside = replace(
+        workspace.beside,
+        files=(*workspace.beside.files, *_files_of(folder, made.files, name)),
+        folders=(*workspace.beside.folders, *(f"{name}/{below}" for below in made.folders)),
+    )
+    return replace(workspace, beside=beside), made.notes
+
+
+def _files_of(folder: Path, paths: Iterable[str], name: str) -> Iterator[WorkspaceFile]:
+    """Yield the files of `folder`, which nothing else changes, as they are sent below `name`."""
+    for path in paths:
+        facts = (folder / path).stat()
+        with (folder / path).open("rb") as file:
+            digest = hashlib.sha256()
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        yield WorkspaceFile(
+            f"{name}/{path}", str(folder / path), 0o644, facts.st_size, digest.hexdigest(), facts.st_mtime_ns
+        )
 
 
 def _collect_source(

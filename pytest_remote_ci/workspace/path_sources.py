@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote
 
 from pytest_remote_ci.config import user_file
@@ -64,6 +64,13 @@ class Outside:
     project_folder: str = ""
     #: Absolute paths of folders and files.
     places: tuple[Path, ...] = ()
+
+    def around(self, folder: Path) -> Outside:
+        """Return the same in a workspace that reaches up to `folder`, which is the project or above it, at least."""
+        if self.top.is_relative_to(folder) and self.top != folder:
+            inner = (self.top / self.project_folder).relative_to(folder).as_posix()
+            return replace(self, top=folder, project_folder=inner)
+        return self
 
 
 def outside(root: Path, choice: Choice = Choice(), home: Path | None = None) -> Outside:
@@ -199,7 +206,7 @@ def _of_lines(lines: Iterable[str], file: Path) -> Iterator[PathSource]:
         yield PathSource(path.rstrip("/").rpartition("/")[2] or path, path, file)
 
 
-def _lines(pyproject: Mapping[str, Any], choice: Choice) -> Iterator[str]:
+def _lines(pyproject: Mapping[str, object], choice: Choice) -> Iterator[str]:
     """Yield the requirement lines of the project, and of the chosen or usual groups and extras."""
     uv = _table(pyproject, "tool", "uv")
     found = [_table(pyproject, "project").get("dependencies"), uv.get("dev-dependencies")]
@@ -217,7 +224,7 @@ def _lines(pyproject: Mapping[str, Any], choice: Choice) -> Iterator[str]:
             yield from (line for line in lines if isinstance(line, str))
 
 
-def _poetry(poetry: Mapping[str, Any], choice: Choice) -> Iterator[tuple[str, Any]]:
+def _poetry(poetry: Mapping[str, object], choice: Choice) -> Iterator[tuple[str, object]]:
     for name in ("dependencies", "dev-dependencies"):
         yield from _table(poetry, name).items()
     groups = _table(poetry, "group")
@@ -229,11 +236,11 @@ def _normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _list(value: Any) -> list[Any]:
+def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _table(content: Any, *names: str) -> Mapping[str, Any]:
+def _table(content: object, *names: str) -> Mapping[str, object]:
     for name in names:
         content = content.get(name) if isinstance(content, Mapping) else None
     return content if isinstance(content, Mapping) else {}

@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from pytest_remote_ci.workspace import breakpoints, secret_files
 
@@ -41,6 +41,18 @@ class Facts:
     debugger: int | None = None
 
 
+class _Entry(NamedTuple):
+    """A file's entry in the cache, a list in JSON."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    sha256: str
+    secret: str | None
+    debugger: int | None
+
+
 class StatCache:
     """Facts of one project's files. Not thread-safe."""
 
@@ -49,7 +61,7 @@ class StatCache:
         name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
         self._file = None if folder is None else folder / "stat" / f"{name}.json"
         self._before = self._read()
-        self._now: dict[str, list[Any]] = {}
+        self._now: dict[str, list[object]] = {}
         self._changed = False
         #: Number of files that had to be read.
         self.misses = 0
@@ -60,7 +72,8 @@ class StatCache:
         key = _key(known)
         if entry is not None and entry[:4] == key:
             self._now[path] = entry
-            return Facts(known.st_size, *entry[4:])
+            stored = _Entry._make(entry)
+            return Facts(known.st_size, stored.sha256, stored.secret, stored.debugger)
         self.misses += 1
         started = time.time_ns()
         facts, after = _read_facts(path, source)
@@ -87,13 +100,13 @@ class StatCache:
                 Path(temporary).unlink(missing_ok=True)
                 raise
 
-    def _read(self) -> dict[str, list[Any]]:
+    def _read(self) -> dict[str, list[object]]:
         if self._file is None:
             return {}
         try:
             stored = json.loads(self._file.read_bytes())
             if stored["format"] == _format():
-                files: dict[str, list[Any]] = stored["files"]
+                files: dict[str, list[object]] = stored["files"]
                 if all(len(entry) == 7 for entry in files.values()):
                     return files
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pytest_remote_ci.config import user_file
 from pytest_remote_ci.errors import ConfigError
@@ -40,7 +40,7 @@ def unread_settings(root: Path, cwd: Path) -> str | None:
     return None
 
 
-def _matches(parts: tuple[str, ...], patterns: Any) -> bool:
+def _matches(parts: tuple[str, ...], patterns: object) -> bool:
     if not isinstance(patterns, list):
         return False
     return any(isinstance(pattern, str) and _fits(parts, pattern) for pattern in patterns)
@@ -57,7 +57,7 @@ def _fits(parts: tuple[str, ...], pattern: str) -> bool:
     return len(parts) in reached
 
 
-def _read(file: Path) -> Mapping[str, Any]:
+def _read(file: Path) -> Mapping[str, object]:
     """Return the content of a TOML file; {} if there is none or it cannot be read."""
     try:
         if b"[tool." not in file.read_bytes():
@@ -67,7 +67,7 @@ def _read(file: Path) -> Mapping[str, Any]:
         return {}
 
 
-def _table(content: Any, *names: str) -> Mapping[str, Any] | None:
+def _table(content: object, *names: str) -> Mapping[str, object] | None:
     for name in names:
         content = content.get(name) if isinstance(content, Mapping) else None
     return content if isinstance(content, Mapping) else None

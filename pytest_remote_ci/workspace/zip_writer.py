@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -23,30 +24,12 @@ _DATE: Final = (1980, 1, 1, 0, 0, 0)
 #: Source code shrinks to a quarter at the fastest level. Higher levels take longer than they save on a usual line.
 _LEVEL: Final = 1
 _CHUNK: Final = 1 << 20
-#: Suffixes of files that are already compressed.
-_STORED: Final = frozenset(
-    f".{suffix}"
-    for suffix in (
-        *(
-            "7z",
-            "br",
-            "bz2",
-            "gif",
-            "gz",
-            "jpeg",
-            "jpg",
-            "lz4",
-            "mp3",
-            "mp4",
-            "npz",
-            "parquet",
-            "png",
-            "rar",
-            "tgz",
-        ),
-        *("webm", "webp", "whl", "woff", "woff2", "xz", "zip", "zst"),
-    )
-)
+#: Most and least bytes at the beginning of a content that are compressed to see whether that is worth the time. A trial
+#: takes a quarter of it; a smaller content is not worth one.
+_MOST_TRIED: Final = 64 << 10
+_LEAST_TRIED: Final = 4 << 10
+#: The share of these bytes that must be left for compression not to be worth it.
+_TOO_MUCH: Final = 0.9
 
 
 @dataclass(frozen=True)
@@ -98,18 +81,25 @@ def _add(archive: zipfile.ZipFile, member: Member, advance: Callable[[int], None
     info = zipfile.ZipInfo(member.name, _DATE)
     info.create_system = 3  # Unix, even on Windows, so that the mode below applies
     info.external_attr = (0o100000 | member.mode) << 16
-    info.compress_type = (
-        zipfile.ZIP_STORED if Path(member.source).suffix.lower() in _STORED else zipfile.ZIP_DEFLATED
-    )
     info.file_size = member.size  # decides whether ZIP64 is needed
     setattr(info, "_compresslevel", _LEVEL)  # noqa: B010 - no public name for it before Python 3.13
     digest = hashlib.sha256()
     read = 0
-    with source, archive.open(info, "w") as packed:
-        while chunk := source.read(_CHUNK):
-            packed.write(chunk)
-            digest.update(chunk)
-            read += len(chunk)
-            advance(read)
+    with source:
+        chunk = source.read(_CHUNK)
+        info.compress_type = zipfile.ZIP_DEFLATED if _shrinks(chunk) else zipfile.ZIP_STORED
+        with archive.open(info, "w") as packed:
+            while chunk:
+                packed.write(chunk)
+                digest.update(chunk)
+                read += len(chunk)
+                advance(read)
+                chunk = source.read(_CHUNK)
     if member.sha256 is not None and digest.hexdigest() != member.sha256:
         raise WorkspaceChanged(f"{member.source}: changed while it was packed; run again")
+
+
+def _shrinks(beginning: bytes) -> bool:
+    """Return whether a content that begins like this is worth compressing."""
+    tried = beginning[: min(_MOST_TRIED, len(beginning) // 4)]
+    return len(tried) < _LEAST_TRIED or len(zlib.compress(tried, _LEVEL)) < len(tried) * _TOO_MUCH

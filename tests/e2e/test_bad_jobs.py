@@ -133,7 +133,7 @@ file-size = "70m"
 open-files = 2000
 """
 AT_LIMITS = """
-import mmap, os, resource
+import mmap, os, resource, signal
 
 def size(folder):
     found = os.statvfs(folder)
@@ -156,6 +156,11 @@ def test_shared_memory():
         with mmap.mmap(file.fileno(), 8 << 20) as mapped:
             mapped.write(bytes(8 << 20))
 
+def test_large_file():
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
+    with open("large", "wb") as file:
+        file.truncate(71 << 20)
+
 def test_after(): pass
 """
 
@@ -168,9 +173,14 @@ def test_limits_of_a_project(developer: Developer, tmp_path: Path) -> None:
         "test_sizes": "PASSED",
         "test_files": "FAILED",
         "test_shared_memory": "FAILED",
+        "test_large_file": "FAILED",
         "test_after": "PASSED",
     }
     assert "ended by SIGBUS (usually: /dev/shm is full; limit 4 MiB; setting: shm-size)" in done.out
+    assert (
+        "ended by SIGXFSZ (a file grew beyond the largest size of a file; limit 70 MiB; setting: file-size)"
+        in (done.out)
+    )
     assert "a process may not open more files: `open-files` is the limit" in done.out
     (folder / "pyproject.toml").write_text('[tool.remote-ci]\nshm-size = "1000g"\n')
     done = developer.pytest("-v", cwd=folder)

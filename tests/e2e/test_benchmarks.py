@@ -28,6 +28,13 @@ SMALLEST: dict[str, tuple[list[str], str]] = {
     "results": (["--tests", "20", "--runs", "1"], "without counting"),
     "runs": (["4", "--seconds", "0.5", "--turns", "1"], "run / plain"),
     "startup": (["--runs", "1"], "elapsed difference"),
+    "targets": (
+        [
+            *("--engine", "process", "--runs", "1", "--files", "60", "--megabytes", "1"),
+            *("--only", "tiny", "upload", "pick-up", "idle"),
+        ],
+        "met",
+    ),
 }
 #: Modules that benchmarks import.
 SHARED = {"client_clock", "common", "private_runner", "replay_clock", "suites"}

@@ -155,7 +155,7 @@ class Crashing:
                 with self.client() as client:
                     stream = client.stream(followed.job_id, view="all")
                     for event in stream:
-                        followed.events.append({**event, "seq": stream.last_seq})
+                        followed.events.append({**event.fields, "seq": stream.last_seq})
             except BaseException as error:
                 followed.error = error
 
@@ -235,8 +235,7 @@ class Crashing:
     def check_nothing_left(self, except_: frozenset[str] = frozenset()) -> None:
         """No container, volume, working folder, upload or temporary file, soon; what is over is as it was."""
         self.wait(lambda: set(self.left()) <= except_, "nothing to be left", self.left)
-        now = {job["job_id"]: job for job in self.jobs()}
-        assert {job_id: now[job_id] for job_id in self._over} == self._over
+        assert {job_id: self.job(job_id) for job_id in self._over} == self._over
 
     def left(self) -> dict[str, list[str]]:
         """What is there although nothing runs, by kind."""

@@ -147,7 +147,9 @@ def finish(found: Runner, mix: Mix) -> None:
         [left] = found.store.artifacts.list(job_id)
         with BlobStore(found.data_dir, None).open(left.sha256) as file:
             assert (left.path, file.read()) == ("left", b"behind"), "left behind once, whole"
-        assert found.events(job_id)[-1].fields["artifacts"]["files"] == 1
+        artifacts = found.events(job_id)[-1].fields["artifacts"]
+        assert isinstance(artifacts, dict)
+        assert artifacts["files"] == 1
     assert found.text(mix.passing) == "fine\n"
     assert found.text(mix.failing, "stderr") == "bad\n"
 

@@ -117,6 +117,7 @@ def job_python(runner: Runner, developer: Developer, folder: Path) -> Path:
 #: Lines of ours, and of the runner while it prepares an environment.
 _OWN_LINE = re.compile(
     r"Job ID: |remote-ci: |(resolving|installing) |(Resolved|Prepared|Installed|Audited|Using) .*"
+    r"|.* not read; copy them to a dependency group"
     r"|(Cloning|Updating|Updated| *Building| *Built|Downloading|Downloaded) | [+~-] \S+==",
 )
 

@@ -93,6 +93,7 @@ def test_locations_are_paths_and_names_are_not() -> None:
 def test_representations_are_translated_wherever_they_hold_paths() -> None:
     crash = {"path": f"{THERE}/a.py", "lineno": 1, "message": f"no {THERE}/b"}
     moved = places(DRIVE).all({"reprcrash": crash, "lines": [f"x {THERE}/c", 3, None]})
+    assert isinstance(moved, dict)
     assert moved["reprcrash"] == {
         "path": r"C:\Users\x\proj\a.py",
         "lineno": 1,

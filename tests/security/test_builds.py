@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import threading
 import time
@@ -387,3 +388,100 @@ time.sleep(60)
 """
         with pytest.raises(EnvironmentFailed, match=r"seen: \[\]"):
             prepare(bench, project(look), "mallory")
+
+
+def rewriter(root: Path, name: str, code: str) -> None:
+    """A wheel whose files take the place of pytest's rewriter, which byte code is made with."""
+    wheel(
+        root,
+        name,
+        "1.0",
+        {
+            f"{name}.py": "",
+            "_pytest/__init__.py": "",
+            "_pytest/assertion/__init__.py": "",
+            "_pytest/assertion/rewrite.py": f"import json, os, signal, socket, sys, time\n{code}",
+            f"{name}-1.0.dist-info/entry_points.txt": f"[pytest11]\n{name} = {name}\n",
+        },
+    )
+
+
+def compile_after(bench: Bench, requirements: str, user: str) -> Path:
+    """Prepare a job, and make the byte code of its environment as after its end; return the environment."""
+    job = bench.submit({"requirements.txt": requirements}, user)
+    prepared = bench.prepare(job)[0]
+    stop = threading.Event()
+    compiling = threading.Thread(
+        target=lambda: bench.preparer.compile_bytecode(replace(job, environment=prepared.key), stop.is_set)
+    )
+    compiling.start()
+    try:
+        wait_until(lambda: not compiling.is_alive(), 40, what="the end of making byte code")
+    finally:
+        stop.set()
+        compiling.join(60)
+    return environment(prepared)
+
+
+def test_byte_code_is_no_way_into_the_environments_of_others(bench: Bench, root: Path) -> None:
+    """An environment's own rewriter makes its byte code, without a network, and reaches no other environment."""
+    only_as_root(bench)
+    others = environment(prepare(bench, {"requirements.txt": "pytest"}, "bob"))
+    before = {path: path.read_bytes() for path in others.rglob("*") if path.is_file()}
+    code = """
+packages = sys.argv[2] + "/lib/python{}.{}/site-packages/__pycache__".format(*sys.version_info)
+os.makedirs(packages, exist_ok=True)
+for name in ("pytest", "_virtualenv"):
+    with open(packages + "/" + name + ".cpython-311.pyc", "w") as file: file.write("poison")
+found = {"networks": [name for _, name in socket.if_nameindex()], "caches": os.listdir("/ci/store"), "uid": os.getuid()}
+with open(packages + "/seen.pyc", "w") as file: json.dump(found, file)
+"""
+    rewriter(root, "poison", code)
+    own = compile_after(bench, "pytest\npoison", "mallory")
+    assert own.parent == others.parent, "both are shared"
+    [seen] = own.rglob("seen.pyc")
+    found = json.loads(seen.read_text())
+    assert found == {"networks": ["lo"], "caches": ["lib"], "uid": 65533}
+    assert {path: path.read_bytes() for path in others.rglob("*") if path.is_file()} == before
+    assert files_named("seen.pyc", bench.data) == [seen]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        pytest.param(
+            "frozen", "os.kill(os.getppid(), signal.SIGSTOP); time.sleep(600)", "took longer", id="time"
+        ),
+        pytest.param(
+            "flood",
+            "with open(sys.argv[2] + '/big', 'wb') as file:\n"
+            "    os.unlink(file.name)\n"
+            "    for _ in range(32): file.write(bytes(1 << 20))\n"
+            "    file.flush()\n"
+            "    time.sleep(600)\n",
+            "wrote more",
+            id="disk",
+        ),
+    ],
+)
+def test_making_byte_code_is_bounded(
+    bench: Bench,
+    root: Path,
+    name: str,
+    code: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever an environment's rewriter does: what it runs in ends, from outside, and holds no place of builds."""
+    only_as_root(bench)
+    if name == "frozen":
+        # The builder itself would take two minutes; it is stopped after some seconds.
+        monkeypatch.setattr("ci_runner.controller.environments.bytecode._GRACE", -105.0)
+    else:
+        monkeypatch.setattr("ci_runner.controller.environments.bytecode._MOST_BYTES", 16 << 20)
+    rewriter(root, name, code)
+    compile_after(bench, f"pytest\n{name}", "mallory")
+    assert words in caplog.text
+    assert bench.preparer.in_use() == frozenset()
+    assert bench.engine.list() == []

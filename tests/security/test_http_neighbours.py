@@ -201,13 +201,13 @@ def test_nothing_of_a_body_is_read_before_its_key_is_known(tmp_path: Path) -> No
                     sent += connection.send(bytes(1 << 20))
             assert sent < 64 << 20, "all was taken"
             assert runner.get("/health").status_code == 200
-            (channel,) = [
-                channel
+            (request,) = [
+                channel.request
                 for channel in runner.server._server.active_channels.values()
                 if channel.request is not None
             ]
-            assert channel.request.body_bytes_received == 0
-            assert len(channel.request.backlog) <= 1 << 16
+            assert request.body_bytes_received == 0
+            assert len(request.backlog) <= 1 << 16
             hooks.go_on.set()
             connection.setblocking(True)
             connection.settimeout(10)

@@ -257,7 +257,7 @@ def answers(address: str, port: int) -> bool:
 def test_ipv6_is_rejected_where_a_network_has_it_all_the_same(kit: EgressKit) -> None:
     """As a daemon would make it that gives every network IPv6."""
     assert isinstance(kit.engine, DockerEngine)
-    client = kit.engine.api.client
+    client: Any = kit.engine.api.client
     config = container_profile.network_config(kit.install)
     del config["options"]["com.docker.network.enable_ipv6"]
     prefix = f"fd00:{secrets.token_hex(2)}:{secrets.token_hex(2)}"

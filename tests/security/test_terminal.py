@@ -192,7 +192,7 @@ TEST = {
     "now": 0.2,
     "failing_since": {"at": TIME, "job_id": JOB},
     "flaky": True,
-    "flaky_workspaces": True,
+    "flaky_workspaces": 1,
 }
 PLAN = {
     "pipeline": "ci",
@@ -352,7 +352,7 @@ def malice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Malice]:
     monkeypatch.chdir(project)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("pytest_remote_ci.session.pipeline_files.can_read_locally", lambda: False)
-    monkeypatch.setattr("pytest_remote_ci.client.runs.secrets_of", lambda plan: {})
+    monkeypatch.setattr("pytest_remote_ci.client.runs.secrets_of", lambda names: {})
     monkeypatch.setattr("pytest_remote_ci.client.retry.pause", lambda *args: 0.0)
     with fake_runner() as runner:
         monkeypatch.setenv("REMOTE_CI_URL", runner.url)

@@ -68,7 +68,14 @@ def attack(kit: Kit, name: str, how: str, place: Place | None = None) -> Outcome
     kit.own(tools)
     spec = kit.spec(Behaviour(""), name)
     command = ["/usr/bin/python3", f"{TOOLS}/attacks.py", how]
-    description = {"protocol": 1, "argv": command, "cwd": "/", "env": {}, "path": [], "grace": 5}
+    description: worker_command.Description = {
+        "protocol": 1,
+        "argv": command,
+        "cwd": "/",
+        "env": {},
+        "path": [],
+        "grace": 5,
+    }
     worker_command.write(kit.spool(name).parent, place, description, 65532)
     binds = (*spec.binds, Bind(tools, TOOLS))
     argv = (

@@ -12,7 +12,7 @@ import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class SimplePreparer:
         self.prepared.append(job.id)
         if self.hook is not None:
             self.hook(job)
-        seconds = job.options.submitted.extra.get("build", 0)
+        seconds: Any = job.options.submitted.extra.get("build", 0)
         if seconds:
             building()
             log("building")
@@ -101,11 +101,17 @@ class SimplePreparer:
         work = self.data_dir / "work" / f"{job.id}-{attempt}"
         for part in ("upper", "work", "spool"):
             (work / part).mkdir(parents=True, exist_ok=True)
-        extra = job.options.submitted.extra
+        extra: Mapping[str, Any] = job.options.submitted.extra
         command = extra.get("command", [sys.executable, "-c", "print('hello')"])
         if job.options.script is not None:
             command = [script.SHELL, "-c", script.program(job.options.script)]
-        content = {"protocol": 1, "argv": command, "cwd": "/workspace", "env": {}, "grace": 1}
+        content: worker_command.Description = {
+            "protocol": 1,
+            "argv": command,
+            "cwd": "/workspace",
+            "env": {},
+            "grace": 1,
+        }
         worker_command.write(work, prepared, content, None)
         worker = (sys.executable, "-I", "-S", "/ci/tools/worker.py", SPOOL)
         broken = attempt <= extra.get("broken_attempts", 0)

@@ -20,9 +20,16 @@ _ERROR = {"$ref": "#/components/schemas/Error"}
 _EVENT = {"$ref": "#/components/schemas/Event"}
 
 
+@functools.cache
+def plain_document() -> dict[str, Any]:
+    """The document, as its readers get it."""
+    found: dict[str, Any] = json.loads(json.dumps(document()))
+    return found
+
+
 def operation_of(method: str, path: str) -> dict[str, Any] | None:
     """What the document says about a request, or None for a route it does not know."""
-    for template, operations in document()["paths"].items():
+    for template, operations in plain_document()["paths"].items():
         pattern = re.sub(r"\{[^}]+\}", "[^/]+", template.replace("{path}", ".+"))
         if re.fullmatch(pattern, path):
             operation: dict[str, Any] | None = operations.get(method.lower())

@@ -4,7 +4,7 @@ With an overlay, its upper layer says so: it has the new and changed files, and 
 replace others, and for folders that were renamed. Without one (the process engine) the job's copy is compared with the
 tree that it was made from. Both were written by untrusted code: they are walked by descriptors, without following
 links, bounded in number and depth; what is no regular file, or has a name that a workspace may not have, is an omission
-and never a change.
+and never a change. What is in a git repository is neither.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from typing import Final
 from ci_runner.controller.artifacts.scan import Omissions
 from ci_runner.model.path_checks import MAX_DEPTH, path_problem
 from ci_runner.storage.safe_fs import FOLDER, Entry, Walk, opened_folder
-from pytest_remote_ci.wire.changes import CHANGED, CREATED, DELETED, ChangeKind, is_by_product
+from pytest_remote_ci.wire.changes import (
+    CHANGED,
+    CREATED,
+    DELETED,
+    ChangeKind,
+    is_by_product,
+    is_in_repository,
+)
 
 #: Maximum files and folders to visit. If there are more, nothing is said about deletions.
 MAX_ENTRIES: Final = 200_000
@@ -107,7 +114,7 @@ def find(folder: Path, original: Original) -> Found:
             found.omissions.add(f"cannot be read ({error.strerror})", "the project")
         return found
     for candidate in _difference(root, view):
-        if candidate.kind == DELETED and not complete:
+        if (candidate.kind == DELETED and not complete) or is_in_repository(candidate.path):
             continue
         problem = path_problem(candidate.path)
         if problem is not None:
@@ -115,7 +122,7 @@ def find(folder: Path, original: Original) -> Found:
         elif candidate.kind != CREATED or not is_by_product(candidate.path):
             found.candidates.append(candidate)
     for path, odd in sorted(_odd_ones(root, view), key=lambda item: item[0]):
-        if not is_by_product(path):
+        if not (is_by_product(path) or is_in_repository(path)):
             found.omissions.add(odd.problem, path)
     found.candidates.sort(key=lambda candidate: candidate.path)
     return found

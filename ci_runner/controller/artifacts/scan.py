@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from ci_runner.model.path_checks import MAX_DEPTH, path_problem, shown
+from ci_runner.storage.safe_fs import Entry, Walk
+from pytest_remote_ci.wire.changes import is_in_repository
 from pytest_remote_ci.wire.globs import Globs, Step
 
 #: Maximum files and folders to visit; the walk ends there.
@@ -69,7 +71,7 @@ class Found:
     omissions: Omissions = field(default_factory=Omissions)
     #: Indexes of the patterns that matched something.
     matched: set[int] = field(default_factory=set)
-    #: Number of visited files and folders.
+    #: Number of visited files and folders; each counts several times if there are very many patterns.
     entries: int = 0
 
 
@@ -83,45 +85,49 @@ def find(folder: Path, globs: Globs) -> Found:
             found.omissions.add(f"cannot be read ({error.strerror})", "the project")
         return found
     try:
-        _walk(top, "", 1, globs.root(), found)
+        _look(top, globs, found)
     finally:
         os.close(top)
+    found.files.sort(key=lambda file: file.path.split("/"))
     return found
 
 
-def _walk(folder: int, prefix: str, depth: int, here: Step, found: Found) -> None:
-    with os.scandir(folder) as entries:
-        names = []
-        for entry in entries:
-            found.entries += 1
-            if found.entries > MAX_ENTRIES:
-                found.omissions.add(
-                    f"and more: only {MAX_ENTRIES} files and folders are looked at", prefix or "."
-                )
-                return
-            names.append(entry.name)
-    for name in sorted(names):
+def _look(top: int, globs: Globs, found: Found) -> None:
+    #: Folders that are, or may be, visited.
+    steps: dict[str, Step] = {"": globs.root()}
+    for entry in Walk(top, enters=lambda entry: entry.path in steps and _is_entered(entry, found)):
+        above, _, name = entry.path.rpartition("/")
+        here = steps[above]
+        found.entries += here.cost
+        if found.entries > MAX_ENTRIES:
+            words = f"and more: only {MAX_ENTRIES} files and folders are looked at"
+            found.omissions.add(words, f"{above}/" if above else ".")
+            return
         step = here.down(name)
         if step is None:
             continue
-        path = prefix + name
-        try:
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                if depth >= MAX_DEPTH:
-                    found.omissions.add(f"is more than {MAX_DEPTH} folders deep", path)
-                elif found.entries <= MAX_ENTRIES:
-                    inner = os.open(name, _FOLDER, dir_fd=folder)
-                    try:
-                        if _has_attribute(inner, _RENAMED):
-                            found.omissions.add(_RENAMED_WORDS, path)
-                        _walk(inner, path + "/", depth + 1, step, found)
-                    finally:
-                        os.close(inner)
-            elif step.hits and not _is_deletion(status):
-                _add_file(path, status, step, found)
-        except OSError as error:
-            found.omissions.add(f"cannot be read ({error.strerror})", path)
+        if entry.is_folder:
+            steps[entry.path] = step
+        elif step.hits and not _is_deletion(entry.status):
+            _add_file(entry.path, entry.status, step, found)
+
+
+def _is_entered(entry: Entry, found: Found) -> bool:
+    """Return whether a folder is visited; if not, say why."""
+    if entry.path.count("/") + 1 >= MAX_DEPTH:
+        found.omissions.add(f"is more than {MAX_DEPTH} folders deep", entry.path)
+        return False
+    try:
+        handle = os.open(entry.name, _FOLDER, dir_fd=entry.folder)
+    except OSError as error:
+        found.omissions.add(f"cannot be read ({error.strerror})", entry.path)
+        return False
+    try:
+        if _has_attribute(handle, _RENAMED):
+            found.omissions.add(_RENAMED_WORDS, entry.path)
+    finally:
+        os.close(handle)
+    return True
 
 
 def _add_file(path: str, status: os.stat_result, step: Step, found: Found) -> None:
@@ -131,6 +137,8 @@ def _add_file(path: str, status: os.stat_result, step: Step, found: Found) -> No
         problem = "is a link"
     elif not stat.S_ISREG(status.st_mode):
         problem = "is not a regular file"
+    elif is_in_repository(path):
+        problem = "is in a .git folder"
     if problem is not None:
         found.omissions.add(problem, path)
     else:

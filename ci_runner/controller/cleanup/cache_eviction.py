@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ci_runner.controller.cleanup.disk_watchdog import ENTRY
 from ci_runner.controller.environments.cells import Cells
 from ci_runner.controller.environments.system_packages import SystemPackages
 from ci_runner.controller.environments.workspaces import Workspaces
@@ -184,7 +185,7 @@ def _is_tree(folder: Path) -> bool:
 
 
 class _Contents:
-    """The entries of a folder as (inode, bytes on disk, links); links are not followed.
+    """The entries of a folder as (inode, bytes that count, links); links are not followed.
 
     Without entries if the folder is gone; incomplete above `_MOST_ENTRIES`.
     """
@@ -200,7 +201,7 @@ class _Contents:
                 for entry in walk:
                     found = entry.status
                     links = 1 if entry.is_folder else found.st_nlink
-                    yield (found.st_dev, found.st_ino), found.st_blocks * 512, links
+                    yield (found.st_dev, found.st_ino), max(ENTRY, found.st_blocks * 512), links
                 self.is_complete = walk.seen < _MOST_ENTRIES
         except OSError:
             return

@@ -42,7 +42,7 @@ _SERVICES: Final = 2.0
 #: Parts of a working folder that a container can write; in `work` an overlay stores files while copying them.
 _PARTS: Final = ("upper", "copy", "spool", "work", "kept-upper", "kept-work")
 #: Minimum bytes to count per entry of a folder, so that empty files cannot use up a file system.
-_ENTRY: Final = 4096
+ENTRY: Final = 4096
 #: If space is short: a job that wrote less than this part of the reserve is not the cause.
 _NEGLIGIBLE: Final = 64
 #: Inodes are short if less than this part is free.
@@ -326,6 +326,6 @@ def _size(entry: Entry, seen: set[tuple[int, int]]) -> int:
     status = entry.status
     if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
         if (status.st_dev, status.st_ino) in seen:
-            return _ENTRY  # another name of a counted file
+            return ENTRY  # another name of a counted file
         seen.add((status.st_dev, status.st_ino))
-    return max(_ENTRY, status.st_blocks * 512)
+    return max(ENTRY, status.st_blocks * 512)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ci_runner.controller.engine import (
     SPOOL,
@@ -169,6 +169,10 @@ class MemoryEngine:
             return Image(reference, reference, self.pythons)
         return Image("sha256:" + hashlib.sha256(reference.encode()).hexdigest(), reference, self.pythons)
 
+    def image_file(self, image_id: str, path: str, limit: int) -> bytes | None:
+        """Return None: there are no images."""
+        return None
+
     def create(self, spec: ContainerSpec) -> str:
         """Adopt or make a container; sources of binds and lowers must exist."""
         sources.check(spec)
@@ -280,9 +284,13 @@ class MemoryEngine:
                 return
             script = container.script
             if script.start_error is not None:
-                self._change(container_id, exit_code=127, error=script.start_error, finished_at=_now())
+                error = script.start_error
+                self._change(
+                    container_id,
+                    replace(container.observed, exit_code=127, error=error, finished_at=_now()),
+                )
                 raise PermanentError(f"the container could not be started: {script.start_error}")
-            self._change(container_id, state="running", started_at=_now())
+            self._change(container_id, replace(container.observed, state="running", started_at=_now()))
         if script.writes_spool:
             self._frame(container.spec, "hello", worker="memory", python="3")
             self._frame(container.spec, "started", pid=1)
@@ -384,9 +392,8 @@ class MemoryEngine:
             raise PermanentError(f"the container name {spec.name!r} is used by something else")
         return there.id
 
-    def _change(self, container_id: str, **changes: Any) -> None:
-        container = self._containers[container_id]
-        self._containers[container_id] = replace(container, observed=replace(container.observed, **changes))
+    def _change(self, container_id: str, observed: Observed) -> None:
+        self._containers[container_id] = replace(self._containers[container_id], observed=observed)
 
     def _exit(self, container_id: str, code: int, script: Script, *, stopped: bool = False) -> None:
         with self._lock:
@@ -398,9 +405,8 @@ class MemoryEngine:
                 self._frame(
                     container.spec, "exit", code=own, signal=name, oom=int(script.oom_killed), stopped=stopped
                 )
-            self._change(
-                container_id, state="exited", exit_code=code, oom_killed=script.oom_killed, finished_at=_now()
-            )
+            seen = replace(container.observed, state="exited", exit_code=code, finished_at=_now())
+            self._change(container_id, replace(seen, oom_killed=script.oom_killed))
         self._wake()
 
     def _write_if_running(self, container_id: str, output: Output) -> None:

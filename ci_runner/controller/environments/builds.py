@@ -9,6 +9,7 @@ gone.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -18,15 +19,29 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from ci_runner import failpoints
-from ci_runner.controller.engine import SPOOL, STORE, TOOLS, Bind, ContainerSpec, Engine, Limits, Overlay
+from ci_runner.controller.cleanup import open_files
+from ci_runner.controller.cleanup.disk_watchdog import sizes_below
+from ci_runner.controller.engine import (
+    SPOOL,
+    STORE,
+    TOOLS,
+    Bind,
+    ContainerSpec,
+    Engine,
+    Limits,
+    Overlay,
+)
 from ci_runner.controller.environments.cells import CachePlace, Cell, Cells
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError, RunnerError
 from ci_runner.model.verdict import first_line
 from ci_runner.storage.safe_fs import read_plain_file
 from pytest_remote_ci.wire import formats
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.job.builder import Step
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +52,8 @@ _ENDED = failpoints.register("controller.build.ended", "a build container has en
 #: Seconds between checks of the output, and between queries of the engine.
 _POLL: Final = 0.02
 _ASK: Final = 0.5
+#: A measurement of what a build wrote is followed by a pause of this many times its duration.
+_PAUSE: Final = 4
 #: Maximum bytes of output for the log, and of a result.
 _OUTPUT_LIMIT: Final = 4 << 20
 _RESULT_LIMIT: Final = 8 << 20
@@ -70,7 +87,7 @@ class Build:
     image_id: str
     #: "3.12".
     python: str
-    steps: tuple[Mapping[str, object], ...]
+    steps: tuple[Step, ...]
     #: The package cache to borrow; None: not needed.
     cache: CachePlace | None
     #: Whether foreign code may run in it.
@@ -89,6 +106,11 @@ class Build:
     upper: Path | None = None
     #: Maximum processors; None: the default of builds.
     cpus: float | None = None
+    network: Literal["egress", "none"] = "egress"
+    #: For a build that no open job answers for: seconds, and bytes in its cell, after which it is ended. None: a job's
+    #: own limits end it.
+    longest: float | None = None
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +181,8 @@ class Builds:
             # If the engine does not answer, this raises while the container may exist. The cell is then left for
             # `recover`, because the container may still write to it.
             try:
-                result = self._follow(self._spec(build, name, cell, tools), cell, log, stopping)
+                guard = _Guard(self._engine, build, cell)
+                result = self._follow(self._spec(build, name, cell, tools), cell, log, stopping, guard)
             except EngineUnavailable:
                 raise
             except BaseException:
@@ -259,13 +282,18 @@ class Builds:
             ),
             overlay=overlay,
             limits=self._limits if build.cpus is None else replace(self._limits, cpus=build.cpus),
-            network="egress",
+            network=build.network,
             uid=build.owner if build.owner != self._owner else None,
             known=cell.known(),
         )
 
     def _follow(
-        self, spec: ContainerSpec, cell: Cell, log: Callable[[str], None], stopping: Callable[[], bool]
+        self,
+        spec: ContainerSpec,
+        cell: Cell,
+        log: Callable[[str], None],
+        stopping: Callable[[], bool],
+        guard: _Guard,
     ) -> Mapping[str, object]:
         """Run the container; it is gone when this returns, or raises anything but `EngineUnavailable`."""
         container = self._engine.create(spec)
@@ -275,7 +303,7 @@ class Builds:
             failpoints.hit(_STARTED)
             with cell.opened("spool") as spool:
                 output = _Output(spool, log)
-                result = self._wait(container, spool, output, stopping)
+                result = self._wait(container, spool, output, stopping, guard)
                 output.drain(last=True)
             return result
         except PermanentError as error:
@@ -291,7 +319,7 @@ class Builds:
             raise EngineUnavailable("the build's container cannot be removed")
 
     def _wait(
-        self, container: str, spool: int, output: _Output, stopping: Callable[[], bool]
+        self, container: str, spool: int, output: _Output, stopping: Callable[[], bool], guard: _Guard
     ) -> Mapping[str, object]:
         ask_at = time.monotonic() + _ASK
         while not _exists(spool, "result.json"):
@@ -302,6 +330,7 @@ class Builds:
                     self._engine.signal(container, "KILL")
                     raise PreparationStopped("stopped while the environment was built")
                 self._check(container, spool)
+                guard.check(container)
             time.sleep(_POLL)
         content = read_plain_file(spool, "result.json", _RESULT_LIMIT + 1)
         try:
@@ -326,6 +355,39 @@ class Builds:
             raise EnvironmentFailed(f"the environment build ran out of memory ({limit})")
         words = seen.error or first_line(self._engine.output(container) or f"exit code {seen.exit_code}")
         raise EnvironmentFailed(f"the environment build ended early: {words}")
+
+
+class _Guard:
+    """The limits of a build that are checked from outside, while its container runs."""
+
+    def __init__(self, engine: Engine, build: Build, cell: Cell) -> None:
+        self._engine = engine
+        self._longest = build.longest
+        self._most_bytes = build.most_bytes
+        self._cell = cell
+        self._began = time.monotonic()
+        self._due = 0.0
+
+    def check(self, container: str) -> None:
+        """Raise `EnvironmentFailed` for a build above its limits."""
+        now = time.monotonic()
+        if self._longest is not None and now > self._began + self._longest:
+            raise EnvironmentFailed(f"the build took longer than {formats.duration(self._longest)}")
+        if self._most_bytes is None or now < self._due:
+            return
+        if not self._fits(container, self._most_bytes):
+            raise EnvironmentFailed(f"the build wrote more than {formats.size(self._most_bytes)}")
+        self._due = time.monotonic() + _PAUSE * (time.monotonic() - now)
+
+    def _fits(self, container: str, most: int) -> bool:
+        written = (sizes_below(self._cell.path(part)) for part in ("store", "spool"))
+        held = open_files.unnamed_bytes(self._engine.footprint(container).processes)
+        total = 0
+        for size in itertools.chain(*written, held):
+            total += size
+            if total > most:
+                return False
+        return True
 
 
 def _exists(folder: int, name: str) -> bool:

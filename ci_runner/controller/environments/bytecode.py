@@ -3,8 +3,8 @@
 Jobs see an environment read-only, so Python would otherwise compile every module of it again in each job. The byte
 code is made in a container that also sees the environment read-only, into a separate cell. From there each file is
 moved next to its source (`takeover`). So is what pytest makes of its plugins when it rewrites their assertions: that
-container runs the environment's pytest, as each job with that environment does, and nothing else of it. Without byte
-code everything works, only slower.
+container runs the environment's pytest, as each job with that environment does, and nothing else of it. So it has no
+network, and its time and bytes are limited from outside. Without byte code everything works, only slower.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ci_runner.controller.engine import ENVIRONMENT, STORE, Bind
 from ci_runner.controller.environments.builds import Build, Builds
@@ -22,12 +22,19 @@ from ci_runner.controller.environments.takeover import move_byte_code
 from ci_runner.errors import EnvironmentFailed
 from ci_runner.storage.safe_fs import opened_folder
 
+if TYPE_CHECKING:
+    from pytest_remote_ci.job.builder import Step
+
 _log = logging.getLogger(__name__)
 
 #: Maximum processors.
 _CPUS: Final = 0.5
 #: Seconds, after which the byte code made so far is used.
 _LONGEST: Final = 120.0
+#: Further seconds until the container is ended from outside: code of the environment runs in it.
+_GRACE: Final = 30.0
+#: Maximum bytes of byte code.
+_MOST_BYTES: Final = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Bytecode:
             wanted = self._wanted.pop(key, None)  # other callers need not wait meanwhile
         if wanted is None or not wanted.folder.is_dir():
             return
-        step = {"do": "bytecode", "source": ENVIRONMENT, "target": STORE, "seconds": _LONGEST}
+        step: Step = {"do": "bytecode", "source": ENVIRONMENT, "target": STORE, "seconds": _LONGEST}
         build = Build(
             job_id=job_id,
             attempt=1,
@@ -79,6 +86,9 @@ class Bytecode:
             owner=wanted.owner,
             binds=(Bind(wanted.folder, ENVIRONMENT),),
             cpus=_CPUS,
+            network="none",
+            longest=_LONGEST + _GRACE,
+            most_bytes=_MOST_BYTES,
         )
         try:
             with self._builds.run(build, wanted.tools, log=_log.debug, stopping=stopping) as built:

@@ -17,10 +17,10 @@ import os
 import posixpath
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from ci_runner import failpoints
 from ci_runner.controller.engine import ENVIRONMENT, HOME, PROJECT_LAYER, STORE, Bind
@@ -28,6 +28,7 @@ from ci_runner.controller.environments import takeover
 from ci_runner.controller.environments.builds import Build, Builds, Built
 from ci_runner.controller.environments.cells import CachePlace
 from ci_runner.controller.environments.credentials import Credentials
+from ci_runner.controller.environments.inputs import BuildTrace, RememberedInputs, difference, inputs_of
 from ci_runner.controller.environments.single_flight import SingleFlight
 from ci_runner.dependencies import build_hints, locks, project_layer
 from ci_runner.dependencies.install_plan import Plan
@@ -37,6 +38,10 @@ from ci_runner.errors import EnvironmentFailed
 from ci_runner.settings.groups import EnvironmentSettings
 from ci_runner.storage.safe_fs import Trash, identity, is_folder, move, opened_folder
 from ci_runner.storage.scopes import SHARED
+
+if TYPE_CHECKING:
+    from pytest_remote_ci.job import builder
+    from pytest_remote_ci.job.builder import Step
 
 #: Raised when builds from the same inputs give other results.
 VERSION: Final = 3
@@ -87,6 +92,8 @@ class Request:
     project_folder: str = ""
     #: What builds get and nobody else; then nothing is shared.
     credentials: Credentials = field(default_factory=Credentials)
+    #: What had to be done.
+    trace: BuildTrace = field(default_factory=BuildTrace)
 
     @property
     def project(self) -> str:
@@ -126,6 +133,7 @@ class Environments:
         self._trash = trash
         self._owner = owner
         self._flights = SingleFlight()
+        self._inputs = RememberedInputs(self._root)
 
     # -- dependencies
     def dependencies(self, request: Request) -> tuple[Published, Lock]:
@@ -146,6 +154,7 @@ class Environments:
         )
 
     def _join(self, request: Request) -> None:
+        request.trace.done.add("waited")
         request.log("waiting for the environment that another job builds")
 
     def _install(self, request: Request, name: str) -> tuple[Published, Lock]:
@@ -153,9 +162,12 @@ class Environments:
         request.building()
         lock = self._read_lock(request.scope, name)
         if lock is None:
+            if self._lock_path(request.scope, name).exists():
+                request.trace.done.add("expired")
             together = not request.may_share
             request.log("resolving dependencies" if not together else "resolving and installing dependencies")
-            steps: list[Mapping[str, object]] = [self._compile_step(request)]
+            request.trace.done |= {"resolved", "installed"} if together else {"resolved"}
+            steps: list[Step] = [self._compile_step(request)]
             steps += [self._sync_step(request, None)] if together else []
             with self._run(request, request.scope, "dependencies", steps) as built:
                 lock = _lock_of(built, request)
@@ -181,6 +193,7 @@ class Environments:
 
         def build() -> Published:
             request.log("installing dependencies")
+            request.trace.done.add("installed")
             steps = [self._sync_step(request, lock)]
             with self._run(request, scope, "dependencies", steps) as built:
                 return self._publish(scope, key, built)
@@ -193,11 +206,12 @@ class Environments:
             stopping=request.stopping,
         )
 
-    def _compile_step(self, request: Request) -> Mapping[str, object]:
+    def _compile_step(self, request: Request) -> Step:
         version = project_layer.version_env(request.plan, alone=False)
-        return {"do": "compile", "plan": request.plan.to_dict(), "env": version}
+        plan = cast("builder.Plan", request.plan.to_dict())  # of its fields, which the builder names
+        return {"do": "compile", "plan": plan, "env": version}
 
-    def _sync_step(self, request: Request, lock: Lock | None) -> Mapping[str, object]:
+    def _sync_step(self, request: Request, lock: Lock | None) -> Step:
         return {
             "do": "sync",
             "stage": f"{STORE}/{_ENVIRONMENT}",
@@ -227,6 +241,7 @@ class Environments:
         projects = ([request.project] if request.plan.install else []) + inner
         if not projects:
             return None
+        request.trace.layer_rows = project_layer.layer_rows(request.tree, request.plan)
         key = _digest(
             "layer",
             request.scope,
@@ -235,7 +250,7 @@ class Environments:
             request.project,
             projects,
             self._indexes(),
-            project_layer.layer_digest(request.tree, request.plan),
+            project_layer.digest_of(request.trace.layer_rows, request.plan),
             str(request.in_place),
             None if environment is None else environment.name,
             *request.credentials.key(),
@@ -252,8 +267,9 @@ class Environments:
         self, request: Request, key: str, projects: list[str], environment: Path | None
     ) -> Published:
         request.building()
+        request.trace.done.add("project")
         request.log("installing the project")
-        step = {
+        step: Step = {
             "do": "layer",
             "stage": f"{STORE}/{_LAYER}",
             "projects": projects,
@@ -278,7 +294,7 @@ class Environments:
         request: Request,
         scope: str,
         purpose: str,
-        steps: list[Mapping[str, object]],
+        steps: list[Step],
         binds: tuple[Bind, ...] = (),
         upper: Path | None = None,
     ) -> Iterator[Built]:
@@ -339,8 +355,35 @@ class Environments:
             () if bundle is None else (Bind(bundle.resolve(), CA_BUNDLE),)
         )  # operators' paths may contain links
 
+    # -- why it was built
+    def explain(self, request: Request, project: str, packages: Sequence[str], base: str) -> str:
+        """Return in words why parts of the environment were missing, by comparison with the project's last job.
+
+        Call it after each preparation, because this remembers the inputs for the next one. `project` names the project,
+        `base` is the image without `packages`.
+        """
+        others = {
+            "python": request.python,
+            "packages": sorted(packages),
+            "image": base,
+            "indexes": self._indexes(),
+            "place": request.project,
+            "credentials": request.credentials.key(),
+        }
+        now = inputs_of(request.plan, request.trace.layer_rows, others)
+        before = self._inputs.read(request.scope, project)
+        if before != now:
+            with contextlib.suppress(OSError):
+                self._inputs.write(request.scope, project, now)
+        if before is None:
+            return "the first time for this project"
+        changed = difference(before, now)
+        if changed is None and "expired" in request.trace.done:
+            return f"resolved again every {LOCK_LIFE / 86400:.0f} days"
+        return changed or "it was no longer in the cache"
+
     # -- on disk
-    def _indexes(self) -> list[Any]:
+    def _indexes(self) -> list[str | None]:
         return [self._settings.index_url, *self._settings.extra_index_urls]
 
     def _lock_name(self, request: Request) -> str:
@@ -415,13 +458,16 @@ class Environments:
         return _there(_find(parent, key))
 
     def _read_lock(self, scope: str, name: str) -> Lock | None:
-        path = self._root / scope / "locks" / f"{name}.json"
+        path = self._lock_path(scope, name)
         try:
             if path.stat().st_mtime < time.time() - LOCK_LIFE:
                 return None
             return Lock.from_dict(json.loads(path.read_text()))
         except (FileNotFoundError, ValueError):
             return None
+
+    def _lock_path(self, scope: str, name: str) -> Path:
+        return self._root / scope / "locks" / f"{name}.json"
 
     def _write_lock(self, scope: str, name: str, lock: Lock) -> None:
         path = self._folder(scope, "locks") / f"{name}.json"

@@ -27,7 +27,7 @@ from ci_runner import failpoints
 from ci_runner.model.job import Job
 from ci_runner.model.path_checks import MAX_DEPTH
 from ci_runner.storage.kept_folders import KeptFolders, Project, describe
-from ci_runner.storage.safe_fs import FILE, Trash, identity, is_folder, open_up, opened_folder
+from ci_runner.storage.safe_fs import FILE, Entry, Trash, Walk, identity, is_folder, open_up, opened_folder
 from pytest_remote_ci.wire import formats, globs, keep
 from pytest_remote_ci.wire.globs import Globs, Step
 from pytest_remote_ci.wire.protocol import SubmitOptions
@@ -38,6 +38,8 @@ _MERGED = failpoints.register("controller.keep.merged", "what a job leaves is me
 
 #: Most files and folders that are looked at for one pattern.
 MAX_ENTRIES: Final = 100_000
+#: How many times as many are looked at for all patterns of a job together.
+_MOST_WALKS: Final = 4
 #: Seconds that a job waits until the files of the one before are taken.
 _PATIENCE: Final = 10.0
 #: An overlay's marks, set by the kernel; only root sees them. The first is of a folder that was deleted and made again,
@@ -206,12 +208,14 @@ class Keeper:
         token = (given / "token").read_text()
         sizes = {item.pattern: item.size for item in self._folders.of(project)}
         files: Mapping[str, str] | None = None
+        entries = _Entries()
         for pattern in job.options.submitted.keep:
             is_home = keep.is_in_home(pattern)
             changes = _Changes(
                 written.home if is_home else written.project,
                 Globs(_globs(pattern, job.options.submitted)),
                 self._owner,
+                entries,
             )
             others = sum(size for name, size in sizes.items() if name != pattern)
             try:
@@ -252,11 +256,12 @@ class Keeper:
 
     def _left_something(self, job: Job, written: Written) -> bool:
         """Return whether the job's folders seem to have something to keep; it may still be running."""
+        entries = _Entries()
         for pattern in job.options.submitted.keep:
             folder = written.home if keep.is_in_home(pattern) else written.project
             globs = Globs(_globs(pattern, job.options.submitted))
             try:
-                if _Changes(folder, globs, self._owner).has_any():
+                if _Changes(folder, globs, self._owner, entries).has_any():
                     return True
             except _TooMuch:
                 return True
@@ -287,13 +292,6 @@ class _Budget:
     limit: int
     total: int = 0
     bytes: int = 0
-    entries: int = 0
-
-    def see(self) -> None:
-        """Count a file or folder; raise `_TooMuch` if it is one too many."""
-        self.entries += 1
-        if self.entries > MAX_ENTRIES:
-            raise _TooMuch(f"has more than {MAX_ENTRIES} files and folders")
 
     def take(self, status: os.stat_result) -> None:
         """Count a file's bytes, with its holes; raise `_TooMuch` if they are too many."""
@@ -317,54 +315,76 @@ class _Found:
     is_given: bool = False
 
 
+class _Entries:
+    """How many files and folders may still be looked at for one job, for all of its patterns."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_WALKS * MAX_ENTRIES
+
+    def see(self, count: int) -> None:
+        """Count files and folders; raise `_TooMuch` if there are too many."""
+        self._left -= count
+        if self._left < 0:
+            raise _TooMuch("comes after patterns with too many files and folders")
+
+
 def _walk(
-    top: int, globs: Globs | None = None, enters: Callable[[_Found], bool] = lambda found: True
+    top: int,
+    globs: Globs | None = None,
+    enters: Callable[[_Found], bool] = lambda found: True,
+    entries: _Entries | None = None,
 ) -> Iterator[_Found]:
     """Yield what is below an open folder and may match; follow no link, and enter a folder after it was yielded.
 
     Raises `_TooMuch`, and OSError for a folder that cannot be opened.
     """
-    budget = _Budget(0)
-    pending: list[tuple[tuple[str, ...], Step | None]] = [((), None if globs is None else globs.root())]
-    while pending:
-        names, here = pending.pop()
-        with opened_folder(top, *names) as folder:
-            for name, step in _matching(folder, here, budget):
-                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                is_hit = here is None or bool(step is not None and step.hits)
-                found = _Found("/".join([*names, name]), folder, name, status, is_hit, globs is None)
-                yield found
-                if stat.S_ISDIR(status.st_mode) and enters(found):
-                    if len(names) >= MAX_DEPTH:
-                        raise _TooMuch(f"has folders more than {MAX_DEPTH} levels deep")
-                    pending.append(((*names, name), step))
+    steps: dict[str, Step | None] = {"": None if globs is None else globs.root()}
+    seen = 0
 
+    def found(entry: Entry, step: Step | None) -> _Found:
+        is_hit = globs is None or bool(step is not None and step.hits)
+        return _Found(entry.path, entry.folder, entry.name, entry.status, is_hit, globs is None)
 
-def _matching(folder: int, here: Step | None, budget: _Budget) -> list[tuple[str, Step | None]]:
-    """Return the names in a folder that may match, each with its step."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            budget.see()
-            step = None if here is None else here.down(entry.name)
-            if here is None or step is not None:
-                found.append((entry.name, step))
-    return found
+    def is_entered(entry: Entry) -> bool:
+        if entry.path not in steps or not enters(found(entry, steps[entry.path])):
+            return False
+        if entry.path.count("/") >= MAX_DEPTH:
+            raise _TooMuch(f"has folders more than {MAX_DEPTH} levels deep")
+        return True
+
+    walk = Walk(top, enters=is_entered)
+    for entry in walk:
+        here = steps[entry.path.rpartition("/")[0]]
+        cost = 1 if here is None else here.cost
+        seen += cost
+        if seen > MAX_ENTRIES:
+            raise _TooMuch(f"has more than {MAX_ENTRIES} files and folders")
+        if entries is not None:
+            entries.see(cost)
+        step = None if here is None else here.down(entry.name)
+        if here is not None and step is None:
+            continue
+        if entry.is_folder:
+            steps[entry.path] = step
+        yield found(entry, step)
+    if not walk.complete:
+        raise OSError(errno.EACCES, "a folder cannot be read")
 
 
 class _Changes:
     """What a job's folder says about the files of a pattern."""
 
-    def __init__(self, folder: Path, globs: Globs, owner: int | None) -> None:
+    def __init__(self, folder: Path, globs: Globs, owner: int | None, entries: _Entries) -> None:
         self._folder = folder
         self._globs = globs
+        self._entries = entries
         self._owners = {os.geteuid(), *([] if owner is None else [owner])}
 
     def has_any(self) -> bool:
         """Return whether there is anything that matches."""
         try:
             with opened_folder(self._folder) as top:
-                return any(found.is_hit for found in _walk(top, self._globs))
+                return any(found.is_hit for found in _walk(top, self._globs, entries=self._entries))
         except FileNotFoundError:
             return False
 
@@ -376,7 +396,7 @@ class _Changes:
         #: Paths where a given file, or a given folder, is no longer visible.
         hidden, folders = set(), set()
         with opened_folder(self._folder) as top:
-            for found in _walk(top, self._globs, _enters):
+            for found in _walk(top, self._globs, _enters, self._entries):
                 if stat.S_ISDIR(found.status.st_mode):
                     folders.add(found.path)
                     if _hides(found):
@@ -389,7 +409,8 @@ class _Changes:
         if base is None:
             return
         with opened_folder(base) as top:
-            for found in _walk(top, self._globs, lambda folder: folder.path not in hidden):
+            shown = _walk(top, self._globs, lambda folder: folder.path not in hidden, self._entries)
+            for found in shown:
                 is_file = stat.S_ISREG(found.status.st_mode)
                 if is_file and found.is_hit and found.path not in hidden | folders:
                     yield replace(found, is_given=True)

@@ -35,12 +35,14 @@ from ci_runner.controller.engine import (
     Overlay,
 )
 from ci_runner.controller.environments import worker_command
+from ci_runner.controller.environments.accounts import Accounts
 from ci_runner.controller.environments.base_image import Base, choose_base
 from ci_runner.controller.environments.builds import Builds, PreparationStopped, write_for
 from ci_runner.controller.environments.bytecode import Bytecode
 from ci_runner.controller.environments.cells import Cells
 from ci_runner.controller.environments.credentials import Credentials, is_credential
 from ci_runner.controller.environments.environments import Environments, Published, Request
+from ci_runner.controller.environments.inputs import BuildTrace
 from ci_runner.controller.environments.keep import Given, Keeper, Written
 from ci_runner.controller.environments.services import Services
 from ci_runner.controller.environments.system_packages import PackageRequest, SystemPackages
@@ -53,10 +55,12 @@ from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentErro
 from ci_runner.model.job import Job
 from ci_runner.settings.groups import EnvironmentSettings, ReconcileSettings, StorageSettings
 from ci_runner.storage.blobs import BlobStore, job_owner
+from ci_runner.storage.kept_folders import Project
 from ci_runner.storage.safe_fs import Trash
 from ci_runner.storage.scopes import user_scope
 from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.protocol import SubmitOptions
+from pytest_remote_ci.wire.timing import Stopwatch, Timing
 
 __all__ = ["PreparationStopped", "Prepared", "Preparer"]
 
@@ -103,6 +107,8 @@ class Prepared:
     kept: Given | None = None
     #: Device and inode of mounted folders that a build made.
     known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
+    #: Seconds of the phases of the preparation, and what was not there yet.
+    timing: Timing = field(default_factory=Timing)
 
 
 class Preparer:
@@ -123,6 +129,7 @@ class Preparer:
         self._engine = engine
         self._owner = job_owner()
         self._tools = Tools(self._data)
+        self._accounts = Accounts(self._data, engine, self._owner)
         self._workspaces = Workspaces(self._data, BlobStore(self._data, self._owner), self._owner)
         limits = Limits(
             cpus=reconcile.max_cpus, memory=environments.build_memory, pids=_BUILD_PIDS, file_size=8 << 30
@@ -179,15 +186,24 @@ class Preparer:
         log, building = _one_at_a_time(_masked(log, credentials)), _once(building)
         for line in reductions(options, self._settings):
             log(line)
+        clock, trace = Stopwatch(), BuildTrace()
         base = choose_base(self._engine, self._settings, options, log)
         if not options.packages:
-            return self._prepare(job, options, base, credentials, log, building, stopping)
+            return self._prepare(job, options, base, base, credentials, log, building, stopping, clock, trace)
         request = PackageRequest(
-            job.id, job.attempt, base.image, options.packages, log=log, building=building, stopping=stopping
+            job.id,
+            job.attempt,
+            base.image,
+            options.packages,
+            log=log,
+            building=lambda: trace.note("packages", building),
+            stopping=stopping,
         )
         found = self._packages.ensure(request)
         derived = replace(base, image=found.image)
-        prepared = self._prepare(job, options, derived, credentials, log, building, stopping)
+        prepared = self._prepare(
+            job, options, derived, base, credentials, log, building, stopping, clock, trace
+        )
         return replace(prepared, key=f"{prepared.key}.{found.key}")
 
     def _prepare(
@@ -195,13 +211,18 @@ class Preparer:
         job: Job,
         options: SubmitOptions,
         base: Base,
+        original: Base,
         credentials: Credentials,
         log: Callable[[str], None],
         building: Callable[[], None],
         stopping: Callable[[], bool],
+        clock: Stopwatch,
+        trace: BuildTrace,
     ) -> Prepared:
-        """Prepare everything but the image."""
+        """Prepare everything but the image; `original` is the one without packages."""
+        clock.lap("environment")
         folder = self._workspaces.tree(job.workspace or "")
+        clock.lap("workspace")
         files = self._workspaces.files(job.workspace or "")
         tree = files.seen_from(options.project_folder)
         plan = make_plan(tree, options, base.python)
@@ -210,7 +231,8 @@ class Preparer:
         if not base.image.pythons and job.options.script is not None and base.named_by_user:
             prepared = self._without_python(job, base.image.id, folder, options)
             prepared = self._with_kept(job, prepared, files.digests, log, stopping)
-            return replace(prepared, join=self._services.ensure(job.id, options, log=log, stopping=stopping))
+            clock.lap("environment")
+            return self._with_services(job, options, prepared, log, stopping, clock)
         request = Request(
             job_id=job.id,
             attempt=job.attempt,
@@ -230,6 +252,7 @@ class Preparer:
             building=building,
             stopping=stopping,
             in_place=None if self._engine_isolates() else self._own_folder(job),
+            trace=trace,
         )
         try:
             environment, layer = self._ready(request)
@@ -245,10 +268,33 @@ class Preparer:
                 python=request.python,
                 tools=request.tools,
             )
+        clock.lap("environment")
+        project = Project(job.user_id, options.root or "", job.planned or "").name
+        why = self._environments.explain(request, project, options.packages, original.image.id)
         prepared = self._prepared(request, options, environment, layer)
         prepared = self._with_kept(job, prepared, files.digests, log, stopping)
+        clock.lap("workspace")
+        done = trace.words()
+        if done is not None:
+            cold = f"{done} in {formats.duration(clock.phases['environment'])}"
+            cold = cold if trace.has_only_waited else f"{cold}: {why}"
+            prepared = replace(prepared, timing=Timing(cold=(cold,)))
+        return self._with_services(job, options, prepared, log, stopping, clock)
+
+    def _with_services(
+        self,
+        job: Job,
+        options: SubmitOptions,
+        prepared: Prepared,
+        log: Callable[[str], None],
+        stopping: Callable[[], bool],
+        clock: Stopwatch,
+    ) -> Prepared:
+        """Add the network of the job's services, and the times of all phases."""
         network = self._services.ensure(job.id, options, log=log, stopping=stopping)
-        return replace(prepared, join=network)
+        if options.services:
+            clock.lap("services")
+        return replace(prepared, join=network, timing=prepared.timing.with_phases(clock.phases))
 
     def _with_kept(
         self,
@@ -276,7 +322,11 @@ class Preparer:
             mount_point=_project_path(options),
             workspace=mount_point(options.root, options.project_folder),
             lowers=(folder,),
-            binds=(Bind(self._tools.folder(), TOOLS), *self._environments.ca_binds()),
+            binds=(
+                Bind(self._tools.folder(), TOOLS),
+                *self._environments.ca_binds(),
+                *self._accounts.binds(image_id),
+            ),
             python="",
             env={**self._environments.ca_env(), "REMOTE_CI_JOB": job.id},
             path=(),
@@ -312,6 +362,7 @@ class Preparer:
             Bind(request.tools, TOOLS),
             Bind(environment.folder, ENVIRONMENT),
             *self._environments.ca_binds(),
+            *self._accounts.binds(request.image_id),
         ]
         home, path, lowers = ENVIRONMENT, [f"{ENVIRONMENT}/bin", f"{HOME}/.local/bin"], [request.folder]
         if layer is not None:
@@ -381,7 +432,7 @@ class Preparer:
             **_env_of_command(job),
             **own,
         }
-        description = {
+        description: worker_command.Description = {
             "protocol": 1,
             "argv": worker_command.command(job, prepared),
             "cwd": cwd,
@@ -390,7 +441,8 @@ class Preparer:
             "grace": settings.grace,
             "recorded": options.records and job.options.script is None,
             "restarts": options.restarts,
-            "kept": [[name, f"{KEPT}/{name}"] for name in (prepared.kept.links if prepared.kept else ())],
+            "git": options.git,
+            "kept": [(name, f"{KEPT}/{name}") for name in (prepared.kept.links if prepared.kept else ())],
             "memory": formats.size(limits.memory),
             "file_size": formats.size(limits.file_size),
             "shm_size": formats.size(limits.shm_size) if self._engine_isolates() else "",

@@ -9,14 +9,15 @@ with the job. Two services that listen on the same port exclude each other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from ci_runner.controller.engine import Engine, Limits, Observed, ServiceSpec
 from ci_runner.controller.environments.base_image import check_allowed
 from ci_runner.controller.environments.builds import PreparationStopped
 from ci_runner.errors import PermanentError
 from ci_runner.settings.groups import ReconcileSettings
+from pytest_remote_ci.wire.checks import ServiceOptions
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 #: Seconds for all services of a job to become ready.
@@ -59,7 +60,7 @@ class Services:
         """
         if not options.services:
             return None
-        started: list[tuple[Mapping[str, Any], str]] = []
+        started: list[tuple[ServiceOptions, str]] = []
         for service in options.services:
             first = started[0][1] if started else None
             container_id = self._engine.create_service(self._spec(job_id, options, service, first, log))
@@ -76,7 +77,7 @@ class Services:
         self,
         job_id: str,
         options: SubmitOptions,
-        service: Mapping[str, Any],
+        service: ServiceOptions,
         first: str | None,
         log: Callable[[str], None],
     ) -> ServiceSpec:
@@ -97,7 +98,7 @@ class Services:
 
     def _wait(
         self,
-        started: Sequence[tuple[Mapping[str, Any], str]],
+        started: Sequence[tuple[ServiceOptions, str]],
         log: Callable[[str], None],
         stopping: Callable[[], bool],
     ) -> None:
@@ -118,7 +119,7 @@ class Services:
             pause = min(pause * 1.5, _PAUSES[1])
 
     def _readiness(
-        self, started: Sequence[tuple[Mapping[str, Any], str]], log: Callable[[str], None]
+        self, started: Sequence[tuple[ServiceOptions, str]], log: Callable[[str], None]
     ) -> list[tuple[str, bool]]:
         """Return name and readiness of each. Raises `PermanentError` for one that has ended."""
         result = []
@@ -131,7 +132,7 @@ class Services:
             result.append((service["name"], self._is_ready(service, seen)))
         return result
 
-    def _is_ready(self, service: Mapping[str, Any], seen: Observed) -> bool:
+    def _is_ready(self, service: ServiceOptions, seen: Observed) -> bool:
         if seen.state != "running":
             return False
         check = _check(service)
@@ -139,20 +140,20 @@ class Services:
             return self._engine.execute(seen.id, ("sh", "-c", check)) == 0
         return seen.healthy is not False
 
-    def _show(self, service: Mapping[str, Any], container_id: str, log: Callable[[str], None]) -> None:
+    def _show(self, service: ServiceOptions, container_id: str, log: Callable[[str], None]) -> None:
         output = self._engine.output(container_id)[-_TAIL:].strip()
         if output:
             log(f"last output of service {service['name']}:\n{output}")
 
 
-def _check(service: Mapping[str, Any]) -> str:
+def _check(service: ServiceOptions) -> str:
     """Return a shell script that exits with 0 once the service is ready; "" if no check is defined."""
     ports = " ".join(f"{port:04X}" for port in service["ports"])
     parts = [_LISTENING.format(ports=ports)] if ports else []
     return "\n".join([*parts, *([service["health"]] if service["health"] else [])])
 
 
-def _expected(service: Mapping[str, Any]) -> str:
+def _expected(service: ServiceOptions) -> str:
     if service["health"]:
         return f"its health command did not succeed: {service['health']}"
     if service["ports"]:

@@ -8,9 +8,8 @@ no key, and its exit frame counts only once the engine reports how the container
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ci_runner.controller.engine import SPOOL, TOOLS
 from ci_runner.controller.environments.builds import write_for
@@ -18,6 +17,14 @@ from ci_runner.dependencies.install_plan import map_arguments
 from ci_runner.model import seals
 from ci_runner.model.job import Job
 from ci_runner.pipelines import script
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from pytest_remote_ci.job.worker import Job as WorkerJob
+
+    #: What the worker has to know: the content of its file `job.json`.
+    Description: TypeAlias = WorkerJob
 
 
 class Place(Protocol):
@@ -54,7 +61,7 @@ def worker(place: Place) -> tuple[str, ...]:
     return (script.SHELL, f"{TOOLS}/worker.sh", SPOOL)
 
 
-def write(work: Path, place: Place, description: Mapping[str, Any], owner: int | None) -> None:
+def write(work: Path, place: Place, description: Description, owner: int | None) -> None:
     """Write the worker's file into the attempt's folder `work`, once. `owner`: the job's uid, None if the runner's.
 
     The runner's own file, with a copy of the key if there is one, is written last: it exists only if the worker's was

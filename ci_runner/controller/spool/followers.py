@@ -24,6 +24,7 @@ from ci_runner.controller.spool import reader as spool
 from ci_runner.controller.spool.log_budget import within_budget
 from ci_runner.controller.spool.masking import NOTHING_TO_MASK, Masker
 from ci_runner.controller.spool.reader import Reading, Spool
+from ci_runner.controller.timing import JobTimer
 from ci_runner.errors import Conflict, LeaseLost
 from ci_runner.model.job import Job, JobEvent
 from ci_runner.store import SecretsUnreadable, SpoolPosition, Store
@@ -85,6 +86,7 @@ class Followers:
     now: Callable[[], dt.datetime]
     wake: Callable[[], None]
     fatal: Callable[[BaseException], None]
+    timer: JobTimer = field(default_factory=JobTimer)
     _followers: dict[Key, _Follower] = field(default_factory=dict)
     _wanted: Mapping[Key, Follow] = field(default_factory=dict)
     _endings: dict[Key, SpoolResult] = field(default_factory=dict)
@@ -187,7 +189,9 @@ class Followers:
         if reading.behind and follower.behind_since is None:
             follower.behind_since = clock
         if reading.started and not follower.started:
+            self.timer.mark(key[0], "running")
             self._record_start(follower)
+        self.timer.saw(key[0], reading.events)
         self._store(key, follower, position, reading, over)
         # The worker's exit frame comes after everything else, so the container's end need not be awaited.
         is_complete_spool = reading.exit is not None and not reading.behind
@@ -256,6 +260,7 @@ class Followers:
         last = spool.final_frame(follower.spool, over=over)
         if last is None and not over:
             return  # not from the worker, or more output follows
+        self.timer.mark(key[0], "ended")
         running = None
         if last is None or last.stopped:
             running = spool.running_test(follower.spool)

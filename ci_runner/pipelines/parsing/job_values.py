@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from ci_runner.pipelines.definition import Artifacts, Matrix, When
 from ci_runner.pipelines.parsing import values
@@ -200,8 +200,15 @@ def _service(given: str | None, value: Value) -> Service | None:
     return Service(name, image, **_details(fields))
 
 
-def _details(fields: Mapping[str, Value]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+class _Details(TypedDict, total=False):
+    env: Mapping[str, str]
+    health: str | None
+    ports: tuple[int, ...]
+    command: tuple[str, ...]
+
+
+def _details(fields: Mapping[str, Value]) -> _Details:
+    found: _Details = {}
     if "env" in fields:
         found["env"] = values.variables(fields["env"]) or {}
     if "health" in fields:

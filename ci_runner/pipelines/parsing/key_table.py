@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
+from ci_runner.model.json_schema import Schema
 from ci_runner.pipelines.parsing import job_values, values
 from ci_runner.pipelines.parsing.values import Value, canonical, nearest
 from ci_runner.pipelines.source.tree import Table
 from pytest_remote_ci.wire import limits
-
-Schema = dict[str, Any]
 
 _TEXT: Final[Schema] = {"type": "string", "minLength": 1}
 _TEXTS: Final[Schema] = {"type": "array", "items": {"type": "string"}}
@@ -38,7 +37,7 @@ class Key:
     value: str
     meaning: str
     schema: Schema
-    read: Callable[[Value], Any] | None = None
+    read: Callable[[Value], object] | None = None
     #: Other names, in addition to spellings of the same name.
     also: tuple[str, ...] = ()
 

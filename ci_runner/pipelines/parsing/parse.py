@@ -7,19 +7,58 @@ as it is read; problems of the whole are left to `validate`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Final, TypedDict, cast
 
-from ci_runner.pipelines.definition import Definition, JobDefinition, Named
+from ci_runner.pipelines.definition import Artifacts, Definition, JobDefinition, Matrix, Named, When
 from ci_runner.pipelines.parsing import values
 from ci_runner.pipelines.parsing.key_table import JOB, PIPELINE, SHARED, STAGE, read_fields
 from ci_runner.pipelines.parsing.values import Value
+from ci_runner.pipelines.plan import Retries, Service
 from ci_runner.pipelines.source.tree import Items, Place, Problems, Scalar, Table
 
 #: Maximum number of jobs in one definition, before matrices are expanded.
 MOST_JOBS: Final = 1000
 
-Defaults = Mapping[str, Any]
+
+class Resources(TypedDict, total=False):
+    """The fields of a job definition below the key ``resources``."""
+
+    cpus: float
+    memory: int
+    shm_size: int
+    tmp_size: int
+    home_size: int
+    file_size: int
+    open_files: int
+
+
+class JobFields(TypedDict, total=False):
+    """The fields of a job definition that have keys of their own."""
+
+    image: str
+    python: str
+    packages: tuple[str, ...]
+    script: tuple[str, ...]
+    args: tuple[str, ...]
+    env: Mapping[str, str]
+    secrets: tuple[str, ...]
+    working_dir: str
+    allow_failure: bool
+    retries: Retries
+    timeout: float
+    matrix: Matrix
+    artifacts: Artifacts
+    services: tuple[Service, ...]
+    when: When
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What is set for a job, or by ``global`` for all of them."""
+
+    fields: JobFields = field(default_factory=JobFields)
+    resources: Resources = field(default_factory=Resources)
 
 
 def read_pipeline(
@@ -39,7 +78,7 @@ def read_pipeline(
         if key in fields:
             values.text(fields[key])
     keep_going = values.flag(fields["keep-going"]) if "keep-going" in fields else False
-    defaults: Defaults = {}
+    defaults = _Settings()
     if "global" in fields:
         defaults = _settings(read_fields(fields["global"], SHARED, "'global'") or {})
     found_stages = _stages(fields, path, problems, place)
@@ -171,7 +210,7 @@ def _top_level(value: Value, *, is_toml: bool) -> Iterator[tuple[str | None, Val
 
 
 def _job(
-    value: Value, defaults: Defaults, stage: Named | None, name: str | None = None
+    value: Value, defaults: _Settings, stage: Named | None, name: str | None = None
 ) -> JobDefinition | None:
     """Return one job; None if it has no name, because problems could not refer to it."""
     if not isinstance(value.node, Table):
@@ -233,9 +272,9 @@ def _job_stage(fields: Mapping[str, Value], stage: Named | None, value: Value, n
     return found if stage is None else stage
 
 
-def _settings(fields: Mapping[str, Value]) -> dict[str, Any]:
-    """Return key → parsed value; keys with errors are left out."""
-    found = {}
+def _settings(fields: Mapping[str, Value]) -> _Settings:
+    """Return the parsed values; those with errors are left out."""
+    found: dict[str, object] = {}
     for key, value in fields.items():
         read = SHARED[key].read
         assert read is not None
@@ -247,15 +286,16 @@ def _settings(fields: Mapping[str, Value]) -> dict[str, Any]:
         if "image" in fields:
             fields["docker"].error(f"{fields['docker'].owner} has 'image' twice: here and by its own name")
         found.setdefault("image", image)
-    return found
+    resources = found.pop("resources", {})
+    # The table of keys gives every key a reader whose results fit the field.
+    own = {key.replace("-", "_"): content for key, content in found.items()}
+    return _Settings(cast(JobFields, own), cast(Resources, resources))
 
 
 def _made(
-    named: Named, stage: Named, needs: tuple[Named, ...], defaults: Defaults, settings: Mapping[str, Any]
+    named: Named, stage: Named, needs: tuple[Named, ...], defaults: _Settings, settings: _Settings
 ) -> JobDefinition:
-    merged: dict[str, Any] = {**defaults, **settings}
-    merged["env"] = {**defaults.get("env", {}), **settings.get("env", {})}
-    merged.pop("resources", None)
-    merged |= {**defaults.get("resources", {}), **settings.get("resources", {})}
-    job = JobDefinition(named, stage, needs)
-    return replace(job, **{key.replace("-", "_"): content for key, content in merged.items()})
+    fields: JobFields = {**defaults.fields, **settings.fields}
+    fields["env"] = {**defaults.fields.get("env", {}), **settings.fields.get("env", {})}
+    resources: Resources = {**defaults.resources, **settings.resources}
+    return JobDefinition(named, stage, needs, **fields, **resources)

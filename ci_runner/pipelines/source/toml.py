@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.dependencies.bounded_toml import MOST_PARTS, line_of_long_key
 from ci_runner.pipelines.source.tree import (
@@ -71,7 +71,7 @@ def _place_of(text: str, message: str) -> Place:
     return Place(len(lines), len(lines[-1]) + 1)
 
 
-def _node(value: Any, path: str, depth: int) -> Node:
+def _node(value: object, path: str, depth: int) -> Node:
     if depth > DEEPEST:
         raise Unreadable(NOWHERE, f"nested more than {DEEPEST} levels deep", path)
     if isinstance(value, dict):

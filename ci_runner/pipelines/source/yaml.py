@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final, Protocol, TypeAlias
 
 import yaml
 
@@ -37,6 +37,20 @@ _SCALAR_TAGS: Final = frozenset(_CORE + name for name in ("str", "int", "float",
 _UNTAGGED: Final = ""
 
 
+#: PyYAML's loaders, and those of libyaml.
+_Loader: TypeAlias = "yaml.SafeLoader | yaml.CSafeLoader"
+
+
+class _Mark(Protocol):
+    """A position, of PyYAML's parser or of libyaml's."""
+
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def column(self) -> int: ...
+
+
 class _Untagged:
     """Keeps PyYAML from resolving scalars by YAML 1.1."""
 
@@ -45,16 +59,17 @@ class _Untagged:
         return _UNTAGGED
 
 
-def loader(base: type) -> Any:
+def loader(base: type[_Loader]) -> type[_Loader]:
     """Return a loader class of PyYAML that does not resolve plain scalars."""
-    return type("_Loader", (_Untagged, base), {})
+    made: type[_Loader] = type("_Loader", (_Untagged, base), {})
+    return made
 
 
 #: libyaml's parser if available: ten times as fast, with the same nodes.
 _LOADER: Final = loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
-def parse(text: str, problems: Problems, loader: Any = _LOADER) -> Node | None:
+def parse(text: str, problems: Problems, loader: type[_Loader] = _LOADER) -> Node | None:
     """Return the tree of the only document in `text`, None if it is empty; raises `Unreadable`."""
     if len(text) > LONGEST_FILE:
         raise Unreadable(Place(), f"the file is longer than {LONGEST_FILE} characters")
@@ -66,8 +81,7 @@ def parse(text: str, problems: Problems, loader: Any = _LOADER) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(str(part) for part in (error.context, error.problem) if part)
-        place = _place(mark) if mark is not None else Place()
-        raise Unreadable(place, f"not valid YAML: {what}") from error
+        raise Unreadable(_place(mark), f"not valid YAML: {what}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise Unreadable(_place_of(text, error), f"not valid YAML: {first}") from error
@@ -85,7 +99,7 @@ def _place_of(text: str, error: Exception) -> Place:
     return Place(before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1)
 
 
-def _guard(events: Iterable[Any]) -> None:
+def _guard(events: Iterable[yaml.Event]) -> None:
     """Refuse nesting that would overflow the stack in `compose`, with better messages than PyYAML's."""
     depth = documents = 0
     anchors: dict[str, int] = {}
@@ -213,5 +227,5 @@ def resolved(text: str) -> object:
     return text
 
 
-def _place(mark: Any) -> Place:
-    return Place(mark.line + 1, mark.column + 1)
+def _place(mark: _Mark | None) -> Place:
+    return Place() if mark is None else Place(mark.line + 1, mark.column + 1)

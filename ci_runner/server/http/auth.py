@@ -18,7 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import falcon
 
@@ -182,7 +182,7 @@ class AuthMiddleware:
         self._authenticator = authenticator
 
     def process_resource(
-        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, object]
     ) -> None:
         """Authenticate; Falcon calls this once a route is found. A method that the route lacks is always 405."""
         if resource is None or getattr(resource, "public", False):

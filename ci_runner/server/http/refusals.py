@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Final
+from typing import Final, Protocol
 
 from waitress.task import ErrorTask
 from waitress.utilities import Error
@@ -53,12 +53,23 @@ def of_key_check(error: RunnerError) -> Refusal:
     return busy("The runner cannot check keys now; see the runner's log", 5)
 
 
+class _Request(Protocol):
+    """What a response of the server itself has to know of its request."""
+
+    error: Error | None
+    command: str
+
+
 class JsonErrorTask(ErrorTask):
     """Sends errors of the server itself in the contract's form."""
 
-    def execute(self: Any) -> None:
+    request: _Request  # type: ignore[assignment]  # the stubs name an error
+    response_headers: list[tuple[str, str]]
+
+    def execute(self) -> None:
         """Send the response and close the connection."""
         error = self.request.error
+        assert error is not None
         body = json.dumps({"detail": _detail(error)}).encode()
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))

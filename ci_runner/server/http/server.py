@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
@@ -24,10 +24,13 @@ from ci_runner.errors import SettingsError
 from ci_runner.server.app import RunnerApp
 from ci_runner.server.http.addresses import TrustedProxies
 from ci_runner.server.http.connections import Connections
-from ci_runner.server.http.dispatch import FairDispatcher
-from ci_runner.server.http.upload_gate import Gate, channel_class
+from ci_runner.server.http.fair_threads import FairDispatcher
+from ci_runner.server.http.upload_gate import Gate, GatedChannel, channel_class
 from ci_runner.server.http.uploads import UploadSpace
 from ci_runner.settings.groups import ServeSettings
+
+if TYPE_CHECKING:
+    from waitress.wasyncore import _SocketMap
 
 _log = logging.getLogger(__name__)
 
@@ -51,21 +54,23 @@ _LOOP_SECONDS: Final = 0.5
 class HttpServer:
     """Serves one application in a separate thread."""
 
+    #: Made by `start`.
+    _server: _Server
+    _dispatcher: FairDispatcher
+
     def __init__(self, app: RunnerApp, settings: ServeSettings, data_dir: Path) -> None:
         """Bind the address; raises `SettingsError` if that fails."""
         self._app = app
         self._stopping = threading.Event()
         self._ending = threading.Lock()
         self._stop_seconds = 10.0
-        self._map: dict[int, Any] = {}
+        self._map: _SocketMap = {}
         self._socket = _listen(settings.host, settings.port)
         self._bound = self._socket.getsockname()
         self._settings = settings
         self._proxies = TrustedProxies(settings.trusted_proxies)
         self._uploads = data_dir / "uploads"
         self._gate: Gate | None = None
-        self._server: Any = None
-        self._dispatcher: Any = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -107,7 +112,7 @@ class HttpServer:
             clear_untrusted_proxy_headers=True,
         )
         self._server = _Server(
-            cast(Any, self._app),
+            self._app,  # type: ignore[arg-type]  # Falcon and Waitress have different types for `start_response`
             self._map,
             True,
             self._socket,
@@ -215,13 +220,16 @@ class _Server(TcpWSGIServer):
     """Waitress' server; accepts several connections per turn, and survives a lack of file descriptors."""
 
     connections: Connections
-    _map: Any
+    active_channels: dict[int, GatedChannel]  # type: ignore[assignment]  # the stubs name a channel
+    trigger: wasyncore.dispatcher  # type: ignore[assignment]  # the stubs name a number
+    _map: _SocketMap
     _closed_until = 0.0
 
     def readable(self) -> bool:
         return bool(super().readable()) and time.monotonic() >= self._closed_until
 
-    def handle_accept(self: Any) -> None:
+    def handle_accept(self) -> None:
+        assert self.socket is not None
         for _ in range(_BATCH):
             try:
                 connection, address = self.socket.accept()

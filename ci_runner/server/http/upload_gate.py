@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Final, TypeAlias, cast
 
 from waitress.adjustments import Adjustments
 from waitress.buffers import OverflowableBuffer, TempfileBasedBuffer
@@ -35,6 +35,7 @@ from ci_runner.errors import RunnerError
 from ci_runner.server.http.addresses import TrustedProxies, network_of
 from ci_runner.server.http.auth import NOT_AUTHENTICATED, Authenticator, bearer_token
 from ci_runner.server.http.connections import Connections
+from ci_runner.server.http.fair_threads import Work
 from ci_runner.server.http.heads import ChunkedBody, MalformedHead, has_clean_line_ends, strict_head
 from ci_runner.server.http.refusals import (
     JsonErrorTask,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 #: The environment of a request (PEP 3333).
-WSGIEnvironment: TypeAlias = dict[str, Any]
+WSGIEnvironment: TypeAlias = dict[str, object]
 
 #: Seconds for the head of a request; seconds until a body must arrive steadily; its minimum bytes per second.
 HEAD_SECONDS: Final = 15.0
@@ -81,7 +82,7 @@ class Gate:
     #: Maximum bytes of a body.
     max_upload: int
     #: Queues work for a worker thread.
-    add_task: Callable[[Any], None]
+    add_task: Callable[[Work], None]
     #: Wakes the I/O thread.
     wake: Callable[[], None]
     #: Stops counting the calling thread's request for its owner (see `dispatch`).
@@ -134,7 +135,7 @@ class _UploadFile(TempfileBasedBuffer):
         self._folder = folder
         super().__init__(from_buffer)
 
-    def newfile(self) -> Any:
+    def newfile(self) -> IO[bytes]:  # type: ignore[override]  # the stubs name a class of files
         return tempfile.TemporaryFile("w+b", dir=self._folder)  # closed with the request
 
 
@@ -146,9 +147,8 @@ class UploadBuffer(OverflowableBuffer):
         self._folder = folder
 
     def _set_large_buffer(self) -> None:
-        # The stubs name the classes of files; these are Waitress' own buffers.
-        buffer: Any = _UploadFile(self._folder, cast("BytesIO | None", self.buf))
-        self.buf = buffer
+        buffer = _UploadFile(self._folder, cast("BytesIO | None", self.buf))
+        self.buf = buffer  # type: ignore[assignment]  # the stubs name a class of files, not Waitress' buffers
         self.overflowed = True
 
 
@@ -175,6 +175,8 @@ class GatedParser(HTTPRequestParser):
         super().__init__(adj)
         self.channel = channel
         self.gate = channel.gate
+        #: When its first byte arrived, by the steady clock.
+        self.began = time.monotonic()
         #: The client's address; behind a trusted proxy, the address that it forwards.
         self.client = str(channel.addr[0])
         self.network = network_of(self.client)
@@ -303,6 +305,7 @@ class GatedTask(WSGITask):
         request, channel = cast(GatedParser, self.request), cast(GatedChannel, self.channel)
         environ["REMOTE_ADDR"] = environ["REMOTE_HOST"] = request.client
         environ["ci_runner.detach"] = channel.gate.detach
+        environ["ci_runner.began"] = request.began
         return environ
 
 

@@ -7,18 +7,18 @@ which the client shares and which therefore know nothing of msgspec.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final, cast
 
 import msgspec
 
 from ci_runner.model.job import JobSummary
+from ci_runner.model.json_schema import Schema
 from ci_runner.pipelines import check, plan, plan_json, report, request
 from ci_runner.server import schemas
 from pytest_remote_ci.wire import checks, keep, limits, system_packages
 from pytest_remote_ci.wire.interpreter_options import MAX_OPTIONS, as_interpreter_options
 from pytest_remote_ci.wire.protocol import CHECKS, PHASES, PROTOCOL, STRICT_PROTOCOL, TERMINAL_STATUSES
-
-Schema = dict[str, Any]
+from pytest_remote_ci.wire.timing import CLIENT_PHASES, as_client_phases
 
 _TEMPLATE: Final = "#/components/schemas/{name}"
 #: The types of whole bodies; those in them follow.
@@ -76,6 +76,9 @@ _BOUNDS: Final[Mapping[Callable[..., object], Schema]] = {
     checks.as_packages: {"maxItems": system_packages.MAX_PACKAGES, "examples": [["libcairo2-dev"]]},
     checks.as_services: {"maxItems": checks.MAX_SERVICES},
     checks.as_columns: {"minimum": 1, "maximum": 10_000},
+    as_client_phases: {
+        "properties": {name: {"type": "number", "minimum": 0} for name in CLIENT_PHASES},
+    },
     checks.as_restarts: {"minimum": 0, "maximum": 100},
     checks.as_python: {"examples": ["3.12"]},
     as_interpreter_options: {"maxItems": MAX_OPTIONS, "examples": [["-Werror", "-O", "-Xdev"]]},
@@ -89,21 +92,23 @@ _ABOUT: Final = {
     "interpreter_options": "options of the interpreter that runs pytest, each as one argument",
     "timeout": "seconds of testing",
     "packages": "packages of the image's distribution to install, if the operator allows them",
+    "git": "whether the workspace has a git repository of the client's making",
     "artifacts": "files to keep after the run",
     "artifacts_days": "shorter than the runner's default",
     "keep": "files that the next job of the same user and project gets",
+    "timing": "seconds of the phases before the upload, as the client measured them",
     "reports": "reports to keep when the run made any",
 }
 
 #: Kind of event → the fields that it always has, and what is special about them.
-_EVENTS: Final[Mapping[str, tuple[tuple[str, ...], Schema]]] = {
+_EVENTS: Final[Mapping[str, tuple[tuple[str, ...], dict[str, Schema]]]] = {
     "run_job": (("job", "status"), {}),
     "run_complete": (("run_id", "success", "status", "reason"), {}),
     "job_id": (("job_id",), {}),
     "log": (("data",), {}),
     "complete": (
         ("success", "status", "exit_code", "reason"),
-        {"status": {"enum": sorted(TERMINAL_STATUSES)}},
+        {"status": {"enum": [*sorted(TERMINAL_STATUSES)]}},
     ),
     "state": (
         ("phase",),
@@ -112,19 +117,31 @@ _EVENTS: Final[Mapping[str, tuple[tuple[str, ...], Schema]]] = {
 }
 
 
-def schema_of(kind: Any) -> Schema:
+#: Any JSON: msgspec needs a schema that is not empty.
+_ANY: Final[Schema] = {"description": "any value"}
+
+
+def _schema_of_other(kind: type) -> dict[str, object]:
+    """Return the schema of a type that msgspec does not know: any JSON for `object`."""
+    assert kind is object, kind
+    return {**_ANY}
+
+
+def schema_of(kind: object) -> Schema:
     """Return the schema of a type: a reference, if it is one of the components."""
-    (found,), _ = msgspec.json.schema_components([kind], ref_template=_TEMPLATE)
-    return found
+    (found,), _ = msgspec.json.schema_components([kind], schema_hook=_schema_of_other, ref_template=_TEMPLATE)
+    return cast(Schema, found)
 
 
 def make() -> dict[str, Schema]:
     """Return all schemas by name."""
-    _, found = msgspec.json.schema_components(BODIES, ref_template=_TEMPLATE)
+    _, made = msgspec.json.schema_components(BODIES, schema_hook=_schema_of_other, ref_template=_TEMPLATE)
+    found = cast("dict[str, Schema]", made)
     for kind in _CLOSED:
         found[kind.__name__]["additionalProperties"] = False
     _add_events(found["Event"])
     _add_checks(found["SubmitOptions"])
+    del found[checks.ServiceOptions.__name__]  # `SubmittedService` stands for it: its check refuses more
     whole = found["Plan"]
     whole["properties"] = {"version": {"const": plan_json.VERSION}, **whole["properties"]}
     whole["required"] = ["version", *whole["required"]]
@@ -146,6 +163,8 @@ def _add_checks(options: Schema) -> None:
     for name, schema in properties.items():
         bounds = _BOUNDS.get(CHECKS[name], {})
         kinds = schema.get("anyOf")
+        if schema.get("additionalProperties") == _ANY:
+            del schema["additionalProperties"]  # as without it
         if name == "services":
             schema["items"] = schema_of(schemas.SubmittedService)
         if "type" in bounds:

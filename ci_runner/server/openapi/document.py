@@ -9,17 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final, cast
 
 import falcon
 
 from ci_runner.model.job import JobSummary
+from ci_runner.model.json_schema import Schema
 from ci_runner.pipelines.check import PipelineAnswer, PipelineQuestion
 from ci_runner.pipelines.report import JobReport, PipelineReport, StageReport
 from ci_runner.pipelines.request import RerunRequest
 from ci_runner.server import parameters, schemas
 from ci_runner.server.openapi import components
-from ci_runner.server.openapi.components import Schema, schema_of
+from ci_runner.server.openapi.components import schema_of
+from ci_runner.server.openapi.openapi_json import (
+    Document,
+    FormPart,
+    Header,
+    Operation,
+    Paths,
+    RequestBody,
+    Response,
+)
 from ci_runner.server.parameters import IDEMPOTENCY_KEY, JOB_ID, RUN_ID, VIEW, Parameter, path
 from ci_runner.server.resources.reports import REPORT_PATHS
 
@@ -47,54 +57,60 @@ _WITH_KEY: Final = frozenset({401, 429, 503})
 _WITH_BODY: Final = frozenset({400, 413, 422, 507})
 #: Errors of routes about one job or run.
 _OWN: Final = (403, 404)
-_LINK: Final = {"Link": {"schema": {"type": "string"}, "description": 'rel="next" when there is more'}}
-_ETAG: Final = {"ETag": {"schema": {"type": "string"}, "description": "the content's SHA-256"}}
+_LINK: Final[dict[str, Header]] = {
+    "Link": {"schema": {"type": "string"}, "description": 'rel="next" when there is more'}
+}
+_ETAG: Final[dict[str, Header]] = {
+    "ETag": {"schema": {"type": "string"}, "description": "the content's SHA-256"}
+}
 
 
-def _answer(kind: Any, about: str, media: str = _JSON, headers: Mapping[str, Schema] | None = None) -> Schema:
+def _answer(
+    kind: object, about: str, media: str = _JSON, headers: Mapping[str, Header] | None = None
+) -> Response:
     """Return a response with a body: of a type, or with its own schema."""
-    schema = kind if isinstance(kind, dict) else schema_of(kind)
-    found: Schema = {"description": about, "content": {media: {"schema": schema}}}
+    schema = cast(Schema, kind) if isinstance(kind, dict) else schema_of(kind)
+    found: Response = {"description": about, "content": {media: {"schema": schema}}}
     if headers:
         found["headers"] = dict(headers)
     return found
 
 
-def _events(about: str) -> Schema:
+def _events(about: str) -> Response:
     """Return a response that is a stream of events."""
     text = "`data:` lines, each one Event as JSON; `id:` lines number them"
     return _answer({"type": "string", "description": text}, about, _SSE)
 
 
-def _file(media: str, about: str, headers: Mapping[str, Schema] | None = None) -> Schema:
+def _file(media: str, about: str, headers: Mapping[str, Header] | None = None) -> Response:
     return _answer({"type": "string", "contentMediaType": media}, about, media, headers)
 
 
-def _body(kind: Any, *, required: bool = True) -> Schema:
-    found: Schema = {"content": {_JSON: {"schema": schema_of(kind)}}}
+def _body(kind: object, *, required: bool = True) -> RequestBody:
+    found: RequestBody = {"content": {_JSON: {"schema": schema_of(kind)}}}
     return {"required": True, **found} if required else found
 
 
-def _form(kind: Any) -> Schema:
-    encoding = {"file": {"contentType": "application/zip"}}
+def _form(kind: object) -> RequestBody:
+    encoding: dict[str, FormPart] = {"file": {"contentType": "application/zip"}}
     return {"required": True, "content": {_FORM: {"schema": schema_of(kind), "encoding": encoding}}}
 
 
 def _operation(
     summary: str,
-    answers: Mapping[int, Schema],
+    answers: Mapping[int, Response],
     errors: Iterable[int] = (),
     *,
     given: Iterable[Parameter] = (),
-    body: Schema | None = None,
+    body: RequestBody | None = None,
     public: bool = False,
-) -> Schema:
+) -> Operation:
     """Return an operation with its `answers` and `errors` by status; `public`: it needs no key."""
     responses = {str(status): answer for status, answer in answers.items()}
     all_errors = {*errors, *(() if public else _WITH_KEY), *(() if body is None else _WITH_BODY)}
     for status in sorted(all_errors - answers.keys()):
         responses[str(status)] = _error(status)
-    found: Schema = {
+    found: Operation = {
         "summary": summary,
         "responses": responses,
         "security": [] if public else [{"key": []}],
@@ -105,7 +121,7 @@ def _operation(
     return {**found, "parameters": described} if described else found
 
 
-def _error(status: int) -> Schema:
+def _error(status: int) -> Response:
     error = _answer(schemas.Error, _ERRORS[status])
     if status in (429, 503, 507):
         error["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
@@ -114,7 +130,7 @@ def _error(status: int) -> Schema:
     return error
 
 
-def _submissions() -> Schema:
+def _submissions() -> Paths:
     form, refused = _form(schemas.Submission), (409,)
     created = _answer(schemas.JobCreated, "The job is stored and waits in the queue.")
     return {
@@ -151,7 +167,7 @@ def _submissions() -> Schema:
     }
 
 
-def _jobs() -> Schema:
+def _jobs() -> Paths:
     summary = _answer(JobSummary, "Its summary.")
     cancelled = _answer(JobSummary, "The cancellation was requested, now or before.")
     jobs = _answer(list[JobSummary], "Summaries.", headers=_LINK)
@@ -202,9 +218,9 @@ def _jobs() -> Schema:
     }
 
 
-def _artifacts() -> Schema:
+def _artifacts() -> Paths:
     ranges = (parameters.RANGE, parameters.IF_RANGE, parameters.IF_NONE_MATCH)
-    content = {
+    content: dict[int, Response] = {
         200: _file(_BYTES, "Its content, as a download.", _ETAG),
         206: _file(_BYTES, "A part of it.", _ETAG),
         304: {"description": "The client has it."},
@@ -240,7 +256,7 @@ def _artifacts() -> Schema:
     }
 
 
-def _kept() -> Schema:
+def _kept() -> Paths:
     listed = _answer(list[schemas.KeptFolder], "By project and pattern.")
     root = (parameters.KEPT_ROOT,)
     return {
@@ -253,7 +269,7 @@ def _kept() -> Schema:
     }
 
 
-def _runs() -> Schema:
+def _runs() -> Paths:
     whole = _answer(schemas.RunDetail, "The run and its jobs.")
     followed = _events("Events of all its jobs, each with `job` and `job_id`, then `run_complete`.")
     return {
@@ -306,7 +322,7 @@ def _runs() -> Schema:
     }
 
 
-def _pipelines() -> Schema:
+def _pipelines() -> Paths:
     found = "The result. Errors in the files are not errors of the request."
     name = path("name")
     return {
@@ -336,7 +352,7 @@ def _pipelines() -> Schema:
     }
 
 
-def _report(place: str) -> Schema:
+def _report(place: str) -> Operation:
     """Return the operation of one of the `REPORT_PATHS`."""
     names = [path(part[1:-1]) for part in place.split("/") if part.startswith("{")]
     if "{run_number}" not in place:
@@ -351,10 +367,10 @@ def _list_of(*kinds: type) -> Schema:
     return {"type": "array", "items": {"oneOf": [schema_of(kind) for kind in kinds]}}
 
 
-def _public() -> Schema:
+def _public() -> Paths:
     answers, ready, missing = "It answers.", "Jobs can run.", "A dependency is not ready."
     checked = {200: _answer(schemas.Readiness, ready), 503: _answer(schemas.Readiness, missing)}
-    without_body = {200: {"description": ready}, 503: {"description": missing}}
+    without_body: dict[int, Response] = {200: {"description": ready}, 503: {"description": missing}}
     return {
         "/health": {
             "get": _operation(
@@ -382,7 +398,7 @@ def _public() -> Schema:
 
 
 @cache
-def document() -> dict[str, Any]:
+def document() -> Document:
     """Return the whole document; callers must not change it."""
     return {
         "openapi": "3.1.0",

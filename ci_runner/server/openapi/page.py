@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from functools import cache
 from html import escape
-from typing import Any, Final
+from typing import Final
 
 import falcon
 
+from ci_runner.model.json_schema import Schema
 from ci_runner.server.openapi.document import document
+from ci_runner.server.openapi.openapi_json import Operation, RequestBody, Response
 
 _STYLE: Final = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -44,7 +46,7 @@ def page() -> str:
     )
 
 
-def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
+def _operation(path: str, method: str, operation: Operation) -> str:
     rows = [
         f"<tr><td><code>{escape(item['name'])}</code></td><td>{escape(item['in'])}</td>"
         f"<td>{escape(item.get('description', ''))}</td></tr>"
@@ -66,7 +68,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     )
 
 
-def _links(holder: dict[str, Any]) -> str:
+def _links(holder: Response | RequestBody) -> str:
     parts = []
     for media, content in holder.get("content", {}).items():
         schema = content["schema"]
@@ -76,7 +78,7 @@ def _links(holder: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _schema(name: str, schema: dict[str, Any]) -> str:
+def _schema(name: str, schema: Schema) -> str:
     text = json.dumps(schema, indent=2, ensure_ascii=False)
     return f'<section id="{escape(name)}"><h2>{escape(name)}</h2><pre>{escape(text)}</pre></section>'
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import falcon
 
@@ -16,7 +15,7 @@ from ci_runner.server.streams.source import is_visible
 from ci_runner.server.streams.sse_response import StreamResponder
 
 #: Returns the next events above a number as (number, whether the view shows it, event), at most so many; [] at the end.
-_Next = Callable[[int, int], list[tuple[int, bool, dict[str, Any]]]]
+_Next = Callable[[int, int], list[tuple[int, bool, dict[str, object]]]]
 
 
 class JobEvents:
@@ -31,7 +30,7 @@ class JobEvents:
         job = own_job(store, req, job_id)
         view: View = parameters.VIEW.read(req)
 
-        def following(after: int, limit: int) -> list[tuple[int, bool, dict[str, Any]]]:
+        def following(after: int, limit: int) -> list[tuple[int, bool, dict[str, object]]]:
             events = store.events.after(job.id, after, limit)
             return [
                 (event.seq, is_visible(event, view), event.to_dict() | {"seq": event.seq}) for event in events
@@ -52,7 +51,7 @@ class RunEvents:
         run = own_run(store, req, run_id)
         view: View = parameters.VIEW.read(req)
 
-        def following(after: int, limit: int) -> list[tuple[int, bool, dict[str, Any]]]:
+        def following(after: int, limit: int) -> list[tuple[int, bool, dict[str, object]]]:
             return [
                 (
                     item.seq,
@@ -96,7 +95,7 @@ def _send_page(
     resp.set_header("Cache-Control", "no-store")
 
 
-def _visible(following: _Next, after: int, limit: int) -> list[dict[str, Any]]:
+def _visible(following: _Next, after: int, limit: int) -> list[dict[str, object]]:
     """Return the next events that are shown, skipping pages without any."""
     while True:
         events = following(after, limit)

@@ -10,9 +10,11 @@ import datetime as dt
 from typing import TypedDict
 
 import falcon
+import msgspec
+from msgspec import UNSET, UnsetType, structs
 
 from ci_runner.errors import AccessDenied, NotFound
-from ci_runner.model.job import Job
+from ci_runner.model.job import Job, JobTiming
 from ci_runner.server import parameters
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.resources.paging import link_next_page
@@ -73,8 +75,15 @@ class JobSummary:
         self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
-        """Send the job's summary."""
-        resp.media = own_job(self._store, req, job_id).summary()
+        """Send the job's summary; with its timing, if it is over."""
+        job = own_job(self._store, req, job_id)
+        resp.media = structs.replace(job.summary(), timing=self._timing(job))
+
+    def _timing(self, job: Job) -> JobTiming | UnsetType:
+        """Return the timing in the job's last event."""
+        last = self._store.events.after(job.id, job.last_seq - 1) if job.is_over else []
+        found = last[-1].fields.get("timing") if last else None
+        return UNSET if found is None else msgspec.convert(found, JobTiming)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """Request the job's end; the controller then carries it out."""

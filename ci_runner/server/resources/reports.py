@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import falcon
 
@@ -58,7 +58,7 @@ class Reports:
 
     def _history(
         self, req: falcon.Request, resp: falcon.Response, user_id: str, wanted: ReportQuery
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict[str, object]]:
         limit = parameters.HISTORY_LIMIT.read(req)
         filters: RunFilters = {
             "pipeline": wanted.pipelineName,
@@ -68,7 +68,7 @@ class Reports:
         runs = self._store.runs.list(user_id, limit=limit, before=parameters.BEFORE.text(req), **filters)
         if len(runs) == limit and self._store.runs.list(user_id, limit=1, before=runs[-1].id, **filters):
             link_next_page(req, resp, parameters.HISTORY, runs[-1].id)
-        found: list[dict[str, Any]] = []
+        found: list[dict[str, object]] = []
         missing: NotFound | None = None
         for run in runs:
             try:
@@ -79,7 +79,7 @@ class Reports:
             raise missing
         return found
 
-    def _report(self, run: Run, wanted: ReportQuery) -> dict[str, Any]:
+    def _report(self, run: Run, wanted: ReportQuery) -> dict[str, object]:
         states, tries = self._store.runs.states(run), self._store.runs.executions(run.id)
         if wanted.stageName is None:
             return report.to_dict(report.pipeline_report(run, states, tries))

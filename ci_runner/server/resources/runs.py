@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import uuid
-from typing import Any, Final, TypedDict
+from typing import Final, TypedDict
 
 import falcon
 
@@ -93,7 +93,7 @@ class RunList:
             else request.plan
         )
         plan = request.complete(found)
-        options: dict[str, Any] = cap_priority(request.submit, received.manifest, user).to_dict()
+        options = cap_priority(request.submit, received.manifest, user).to_dict()
         if received.mtimes:
             options["mtimes"] = received.mtimes
         if request.timeout is not None:
@@ -238,8 +238,7 @@ class Rerun:
         """Keep the workspace for the new run. Raises `Conflict` if it was deleted."""
         blobs, granted = self._services.blobs, self._services.store.blobs
         gone = Conflict("The run's workspace was deleted: submit the project again")
-        mtimes = old.options.get("mtimes")
-        digests = {old.workspace} | ({mtimes} if mtimes else set())
+        digests = {old.workspace} | ({old.mtimes} if old.mtimes else set())
         with blobs.granting():
             if blobs.missing(digests):
                 raise gone

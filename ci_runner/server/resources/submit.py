@@ -13,6 +13,7 @@ import json
 import logging
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ from ci_runner.server.streams.source import frame
 from ci_runner.server.streams.sse_response import StreamResponder
 from ci_runner.settings.groups import PRIORITY_RANK
 from ci_runner.storage.zip_reader import Archive
+from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.protocol import Manifest, SubmitOptions, is_digest, parse_json
 
 _log = logging.getLogger(__name__)
@@ -53,6 +55,8 @@ SEED_OPTIONS: Final = SubmitOptions(args=("-v",))
 _MANIFEST_BYTES_PER_FILE: Final = 1536
 #: Seconds that a submission waits for others to be unpacked.
 _PATIENCE: Final = 10.0
+#: Stored options that are not the same when a submission is repeated.
+_OF_SENDING: Final = frozenset({"timing", "upload", "cold"})
 #: Bytes of JSON per digest in a request, with some room.
 _DIGESTS_BYTES: Final = 70
 
@@ -85,6 +89,8 @@ class Received(Generic[Options]):
     manifest: Manifest
     #: Digest of the files' times, if there are any.
     mtimes: str | None
+    #: Whether the client was asked what is missing, and had to send all contents.
+    is_all_new: bool = False
 
     @property
     def workspace(self) -> str:
@@ -110,7 +116,7 @@ class Submission:
         key = parameters.IDEMPOTENCY_KEY.given(req)
         received = self.receive(req, JobRequest.from_json, JobRequest(SEED_OPTIONS))
         manifest, secrets = received.manifest, received.options.secrets
-        job = self._job(received, user)
+        job = self._job(received, user, req)
         digest = _digest_of(job) if key else None  # secrets are compared by name only
         stored = self._services.store.jobs.create(job, key, digest, secrets=secrets)
         failpoints.hit(_COMMITTED)
@@ -131,9 +137,9 @@ class Submission:
         with self._place(), contextlib.ExitStack() as stack:
             upload = self._read(req, stack, parse, default)
             failpoints.hit(_RECEIVED)
-            manifest, mtimes = self._keep(upload, user)
+            manifest, mtimes, is_all_new = self._keep(upload, user)
         failpoints.hit(_STORED)
-        return Received(upload.options, manifest, mtimes)
+        return Received(upload.options, manifest, mtimes, is_all_new)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -196,16 +202,21 @@ class Submission:
 
     # -- contents
 
-    def _keep(self, upload: Upload[Options], user: User) -> tuple[Manifest, str | None]:
-        """Store the workspace's contents durably and grant them; return the digest of its times, if it has any."""
+    def _keep(self, upload: Upload[Options], user: User) -> tuple[Manifest, str | None, bool]:
+        """Store the workspace's contents durably and grant them.
+
+        Return the manifest, the digest of its times, if it has any, and whether all contents of a delta were missing.
+        """
         blobs, granted = self._services.blobs, self._services.store.blobs
         archive = self._archive(upload.file)
+        is_all_new = False
         if upload.manifest is None:
             assert archive is not None
             manifest = blobs.assemble_manifest(archive)
         else:
             manifest = upload.manifest
-            self._keep_delta(manifest, archive, user)
+            sent = self._keep_delta(manifest, archive, user)
+            is_all_new = bool(sent) and sent >= {entry.sha256 for entry in manifest.files}
         digests = {entry.sha256 for entry in manifest.files} | {blobs.put_manifest(manifest)}
         mtimes = None
         if manifest.mtimes:
@@ -217,7 +228,7 @@ class Submission:
             gone = blobs.missing(digests)
         if gone:  # deleted in the meantime
             raise TemporaryError("Contents of the project went while it was submitted; send it again")
-        return manifest, mtimes
+        return manifest, mtimes, is_all_new
 
     def _archive(self, file: BinaryIO | None) -> Archive | None:
         if file is None:
@@ -226,8 +237,8 @@ class Submission:
         check_disk(self._services, archive.unpacked_size)
         return archive
 
-    def _keep_delta(self, manifest: Manifest, archive: Archive | None, user: User) -> None:
-        """Check a client's manifest and store the blobs that came with it."""
+    def _keep_delta(self, manifest: Manifest, archive: Archive | None, user: User) -> set[str]:
+        """Check a client's manifest and store the blobs that came with it; return their digests."""
         paths = [entry.path for entry in manifest.files]
         check_paths(
             "manifest",
@@ -259,6 +270,7 @@ class Submission:
         for entry in manifest.files:
             if here[entry.sha256] != entry.size:
                 raise InvalidSubmission(f"manifest: {shown(entry.path)} has another size than its content")
+        return sent
 
     def _keep_blobs(self, archive: Archive, wanted: dict[str, int]) -> set[str]:
         """Store the blobs of a delta's zip; return their digests."""
@@ -287,13 +299,20 @@ class Submission:
 
     # -- the job
 
-    def _job(self, received: Received[JobRequest], user: User) -> Job:
+    def _job(self, received: Received[JobRequest], user: User, req: falcon.Request) -> Job:
         options = cap_priority(received.options.options, received.manifest, user)
         stored = options.to_dict()
         if received.mtimes:
             stored["mtimes"] = received.mtimes
         if received.options.secrets:
             stored["secrets"] = sorted(received.options.secrets)
+        began = req.env.get("ci_runner.began")
+        if began is not None:
+            stored["upload"] = round(time.monotonic() - began, 6)
+        if received.is_all_new:
+            files = received.manifest.files
+            size = formats.size(sum(entry.size for entry in files))
+            stored["cold"] = [f"project sent whole ({len(files)} files, {size}): the runner had none of it"]
         now = self._services.clock()
         return Job(
             id=str(uuid.uuid4()),
@@ -393,7 +412,6 @@ def _pieces(what: str, stream: Readable, most: int) -> Iterator[bytes]:
 
 
 def _digest_of(job: Job) -> str:
-    """Return a digest that identifies the submission: the files and options, not the bytes of the archive."""
-    return hashlib.sha256(
-        json.dumps([job.workspace, job.options.stored], sort_keys=True).encode()
-    ).hexdigest()
+    """Return a digest that identifies the submission: the files and options, not how they were sent."""
+    options = {name: value for name, value in job.options.stored.items() if name not in _OF_SENDING}
+    return hashlib.sha256(json.dumps([job.workspace, options], sort_keys=True).encode()).hexdigest()

@@ -206,6 +206,12 @@ def test_what_this_process_sent_counts_more_than_what_the_runner_says(
         "data/model.pkl",
         ".envrc",
         "uv.lock",
+        "src/ext.c",
+        "native/lib.dylib",
+        "vendor/x.whl",
+        "build.gradle",
+        "templates/page.mako",
+        "App.jsx",
     ],
 )
 def test_code_comes_only_by_its_name(
@@ -289,6 +295,37 @@ def test_a_new_doctest_stays_away_unless_it_is_named(
     assert applied == ["docs/y.txt"]
     assert problems == ["docs/test_x.txt is a doctest, which pytest would run"]
     assert pulled(client, job_id, here, patterns=("docs/test_x.txt",))[1] == ["docs/test_x.txt"]
+
+
+@pytest.mark.parametrize("content", [b"#!/bin/sh\n", b"\x7fELF\x02", b"MZ\x90", b"\xcf\xfa\xed\xfe"])
+@pytest.mark.parametrize("path", ["bin/run", "manage", "configure", "tool.data"])
+def test_a_program_here_is_changed_only_by_its_name(
+    runner: Runner, person: Person, client: Client, here: Path, path: str, content: bytes
+) -> None:
+    """Whatever its name and its mode: without a first line a shell runs it all the same."""
+    put(here, path, content)
+    for change in (("changed", path, b"evil"), ("deleted", path, None)):
+        steps, applied, _ = pulled(client, left(runner, person, change), here, force=True)
+        assert (applied, problems_of(steps)) == ([], {path: "would be executed or obeyed here"})
+    job_id = left(runner, person, ("changed", path, b"wanted"))
+    assert pulled(client, job_id, here, force=True, patterns=(path,))[1] == [path]
+
+
+def test_a_changed_doctest_stays_away_unless_it_is_named(
+    runner: Runner, person: Person, client: Client, here: Path
+) -> None:
+    """Texts around it may change; what the runner says about the file before does not matter."""
+    put(here, "texts/a.rst", b"Text.\n\n>>> 1 + 1\n2\n")
+    job_id = left(runner, person, ("changed", "texts/a.rst", b"Text.\n\n>>> import evil\n"))
+    _, applied, problems = pulled(client, job_id, here, force=True)
+    assert (applied, problems) == ([], ["texts/a.rst is a doctest, which pytest would run"])
+    assert pulled(client, job_id, here, force=True, patterns=("texts/a.rst",))[1] == ["texts/a.rst"]
+    put(here, "texts/a.rst", b"Text.\n\n>>> 1 + 1\n2\n")
+    job_id = left(runner, person, ("changed", "texts/a.rst", b"Better text.\n\n>>> 1 + 1\n2\n"))
+    assert pulled(client, job_id, here, force=True)[1] == ["texts/a.rst"]
+    job_id = left(runner, person, ("changed", "texts/new.md", b">>> import evil\n"))
+    _, applied, problems = pulled(client, job_id, here, sent={})
+    assert (applied, problems) == ([], ["texts/new.md is a doctest, which pytest would run"])
 
 
 def test_a_named_file_gets_the_jobs_executable_bit(

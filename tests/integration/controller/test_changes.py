@@ -119,6 +119,17 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
         subprocess.run(["umount", str(seen)], check=True)
 
 
+def test_files_of_git_are_neither_changes_nor_artifacts(project: Project) -> None:
+    for path in (".git/config", ".git/hooks/post-checkout", "tests/sub/.git", "new.txt"):
+        file = project.seen / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("made by the tests")
+    assert project.changes() == [("created", "new.txt")]
+    found = project.collect(artifacts=["**", ".git/**", "tests/sub/.git"])
+    assert "new.txt" in {item.path for item in found.artifacts}
+    assert not [item.path for item in found.artifacts if ".git" in item.path.split("/")]
+
+
 def test_an_untouched_project_has_no_changes(project: Project) -> None:
     found = find(project.folder, project.original)
     assert (found.candidates, found.omissions.lines()) == ([], [])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from support.controller import OTHER, Runner, check_invariants, runner
+from support.controller import OTHER, USER, Runner, SimplePreparer, check_invariants, runner
 from support.waiting import wait_until
 
 from ci_runner.controller.engine import ContainerSpec
@@ -16,7 +16,7 @@ from ci_runner.controller.engines.memory import MemoryEngine, Output, Script
 from ci_runner.controller.loop import ControllerRunning
 from ci_runner.controller.snapshot import Policy
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, ImageUnavailable, LeaseLost, PermanentError
-from ci_runner.model.job import utcnow
+from ci_runner.model.job import Job, utcnow
 
 LASTING = Script(exit_after=None)
 
@@ -339,7 +339,8 @@ def test_waiting_jobs_learn_their_place(tmp_path: Path, engine: MemoryEngine) ->
         second, third = found.submit(), found.submit()
 
         def places(job_id: str) -> list[int]:
-            return [e.fields["queue_position"] for e in found.events(job_id) if "queue_position" in e.fields]
+            found_places = [event.fields.get("queue_position") for event in found.events(job_id)]
+            return [place for place in found_places if isinstance(place, int)]
 
         wait_until(lambda: places(third) == [2], what="the third's place")
         engine.end(first)
@@ -549,3 +550,29 @@ def test_times_are_set(small: Runner) -> None:
     assert job.start_time is not None
     assert job.end_time is not None
     assert before <= job.start_time <= job.end_time <= utcnow()
+
+
+class _Compiling(SimplePreparer):
+    """Its byte code takes as long as the test likes."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        self.may_end = threading.Event()
+        self.began: list[str | None] = []
+
+    def compile_bytecode(self, job: Job, stopping: Callable[[], bool]) -> None:
+        self.began.append(job.user_id)
+        wait_until(lambda: self.may_end.is_set() or stopping(), 60)
+
+
+def test_byte_code_that_takes_long_delays_no_job(small: Runner) -> None:
+    """One at a time, and of each user one: a user who has many environments compiled keeps nobody waiting."""
+    small.preparer = preparer = _Compiling(small.data_dir)
+    with small.controller():
+        small.until_over(*(small.submit() for _ in range(10)))  # more than there are threads for actions
+        small.until_over(*(small.submit(OTHER) for _ in range(2)))
+        assert preparer.began == [USER]
+        preparer.may_end.set()
+        wait_until(lambda: preparer.began == [USER, OTHER], what="the other user's turn")
+        small.until_over(small.submit())
+        wait_until(lambda: preparer.began == [USER, OTHER, USER], what="the next turn")

@@ -120,7 +120,7 @@ def test_what_a_package_may_do_and_what_is_left_of_the_installation(bench: Bench
     # The operator's proxy serves the installation, and is not in the image.
     assert "http_proxy=http://ann:hidden@192.0.2.1:1" in seen
     assert not [line for line in seen if "TOKEN" in line or "REMOTE_CI" in line]
-    client = engine_of(bench).api.client
+    client: Any = engine_of(bench).api.client
     inspected, base = client.inspect_image(image), client.inspect_image(apt)
     assert "hidden" not in json.dumps(inspected)
     for key in ("Env", "Cmd", "User", "WorkingDir", "Volumes"):
@@ -235,7 +235,7 @@ def test_an_image_that_somebody_removed_is_made_again(bench: Bench) -> None:
     assert bench.engine.remove_image(image)
     assert ensure(bench, "remoteci-lib") not in (image, "")
     used = ensure(bench, "remoteci-lib")
-    client = engine_of(bench).api.client
+    client: Any = engine_of(bench).api.client
     container = client.create_container(used, ["true"])["Id"]
     try:
         assert not bench.engine.remove_image(used)
@@ -261,7 +261,7 @@ def test_an_image_of_another_user_with_an_entry_point(bench: Bench) -> None:
     with apt_image(*changes) as image:
         bench.base_image = image
         made = ensure(bench, "remoteci-tool")
-        found = engine_of(bench).api.client.inspect_image(made)["Config"]
+        found = engine_of(bench).api.client.inspect_image(made).get("Config") or {}
         assert (found["User"], found["Entrypoint"], found["WorkingDir"]) == ("1234", ["/bin/false"], "/srv")
         assert run_in(made, "sh", "-c", "id -u; echo $WITHIN; remoteci-tool").split() == [
             "1234",

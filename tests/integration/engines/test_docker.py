@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import select
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from support.engines import ENDS, FOREVER, Behaviour, DockerKit, Kit, kit_for
 from support.waiting import wait_until
 
 from ci_runner.controller.artifacts import scan
+from ci_runner.controller.cleanup.disk_watchdog import sizes_below
 from ci_runner.controller.engine import STORE, Bind, Limits
 from ci_runner.controller.engines.docker import container_profile
 from ci_runner.controller.engines.docker.engine import DockerEngine
@@ -79,6 +81,40 @@ def test_what_a_build_writes_is_looked_for_in_its_cell_but_not_in_its_package_ca
     assert found.processes
     assert not found.is_service
     assert set(found.folders) == {kit.spool(), overlay.upper, overlay.work}
+
+
+@pytest.fixture
+def image_with_a_volume(kit: Kit, client: Any) -> Iterator[str]:
+    """An image that gives everybody a folder on the host's disk."""
+    program = f"FROM {kit.image}\nRUN mkdir --mode=777 /data\nVOLUME /data\n"
+    tag = f"ci-runner-test-{kit.install}"
+    list(client.build(fileobj=io.BytesIO(program.encode()), tag=tag, rm=True, decode=True))
+    yield client.inspect_image(tag)["Id"]
+    client.remove_image(tag, force=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads the engine's volumes")
+@pytest.mark.parametrize("role", ["test", "build"])
+def test_what_is_written_to_a_volume_of_the_image_is_looked_for(
+    kit: Kit, image_with_a_volume: str, role: Literal["test", "build"]
+) -> None:
+    argv = ("sh", "-c", "head -c 5000000 /dev/zero >/data/big; echo >/ci/spool/done; exec sleep 600")
+    overlay = kit.overlay("/workspace")
+    container_id = kit.launch(FOREVER, role=role, image_id=image_with_a_volume, argv=argv, overlay=overlay)
+    wait_until((kit.spool() / "done").exists, 20, what="a written file")
+    folders = kit.engine.footprint(container_id).folders
+    assert sum(sum(sizes_below(folder)) for folder in folders) > 5_000_000
+
+
+def test_files_of_an_image_are_read_without_following_links(kit: Kit, client: Any) -> None:
+    image = kit.engine.image(kit.image).id
+    found = kit.engine.image_file(image, "/etc/passwd", 1 << 20)
+    assert found is not None
+    assert found.startswith(b"root:")
+    assert kit.engine.image_file(image, "/etc/passwd", len(found) - 1) is None
+    for path in ("/proc/self/exe", "/etc", "/bin/sh", "/etc/nothing", "/etc/passwd/x"):
+        assert kit.engine.image_file(image, path, 1 << 20) is None, path
+    assert not client.containers(all=True, filters={"label": f"ci-runner.install={kit.install}"})
 
 
 def test_masks_go_with_their_container(kit: Kit, client: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,9 +17,12 @@ import pytest
 from support.waiting import wait_until
 
 from ci_runner import embedded, programs
+from ci_runner.controller.engine import Probe
+from ci_runner.controller.engines.memory import MemoryEngine
 from ci_runner.errors import SettingsError
 from ci_runner.model import api_keys
 from ci_runner.model.job import Job
+from ci_runner.settings.groups import ReconcileSettings, Settings
 from ci_runner.store import Store
 
 HERE = Path(__file__)
@@ -62,6 +66,37 @@ def test_address_and_database_are_its_own_unless_its_own_command_line_says_other
     assert defaults["reconcile.engine"] == ("auto", "embedded")
     with pytest.raises(SettingsError, match="needs --data-dir"):
         embedded.layers({}, {})
+
+
+def test_a_job_may_have_what_the_machine_has() -> None:
+    limits = embedded.machine_limits()
+    _, defaults = embedded.layers({"storage.data_dir": "/d"}, {})
+    assert {name: defaults[name][0] for name in limits} == limits
+    assert int(limits["reconcile.cpus"]) == len(os.sched_getaffinity(0))
+    memory = embedded.total_memory()
+    assert memory is not None
+    assert int(limits["reconcile.max_memory"]) == memory
+    assert memory // 2 < int(limits["reconcile.memory"]) <= memory
+
+
+@pytest.mark.parametrize(
+    ("engine", "cpus", "memory"),
+    [("auto", 2.0, 3 << 30), ("docker", 16.0, 64 << 30)],
+    ids=["chosen", "named"],
+)
+def test_an_engine_s_own_machine_may_have_less(tmp_path: Path, engine: str, cpus: float, memory: int) -> None:
+    class InSmallMachine(MemoryEngine):
+        def probe(self) -> Probe:
+            return Probe("1", isolates=True, facts={"cpus": "2", "memory": str(3 << 30), "url": "unix://x"})
+
+    wanted = ReconcileSettings(engine=engine, cpus=16.0, max_cpus=16.0, memory=64 << 30, max_memory=64 << 30)
+    settings = Settings(reconcile=wanted)
+    with contextlib.closing(InSmallMachine()) as small:
+        found = programs.within_engine(settings, small).reconcile
+    assert (found.cpus, found.max_cpus) == (cpus, cpus)
+    assert (found.memory, found.max_memory) == (memory, memory)
+    with contextlib.closing(MemoryEngine()) as unknown:
+        assert programs.within_engine(settings, unknown) == settings
 
 
 @pytest.fixture

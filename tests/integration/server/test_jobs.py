@@ -220,3 +220,15 @@ def test_the_page_for_people_needs_nothing_from_elsewhere(runner: Runner) -> Non
     assert not re.search(r"<script|<link|src=|https?://|@import|url\(", response.text)
     for path in document()["paths"]:
         assert f"<code>{path}</code>" in response.text
+
+
+def test_the_summary_of_one_job_that_is_over_has_its_timing(runner: Runner, person: Person) -> None:
+    old, measured, running = stored_jobs(runner, person, 3)
+    timing = {"phases": {"queue": 0.01, "tests": 2.5}, "cold": ["environment built in 3 s: it is new"]}
+    runner.finish(old)  # by a controller that did not measure
+    runner.log(measured, "text\n")
+    assert runner.store.jobs.finish(measured, runner.epoch, ran(0), more={"timing": timing})
+    assert runner.get(f"/jobs/{measured}", person).json()["timing"] == timing
+    assert "timing" not in runner.get(f"/jobs/{old}", person).json()
+    assert "timing" not in runner.get(f"/jobs/{running}", person).json()
+    assert not any("timing" in job for job in runner.get("/jobs", person).json())

@@ -136,6 +136,6 @@ def test_an_older_runner_is_told_as_such() -> None:
         old.intercept = lambda request: (200, {"hello": "world"}, {})
         with pytest.raises(
             RunnerUnreachable,
-            match=r"does not answer like a runner .nothing about pipelines.; check",
+            match=r"does not answer like a runner .nothing about pipelines: problems is missing.; check",
         ):
             client.check_pipelines({})

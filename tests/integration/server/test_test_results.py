@@ -15,6 +15,7 @@ from pytest_remote_ci.cli import main
 from pytest_remote_ci.cli.tables import report, results
 from pytest_remote_ci.client.client import Client
 from pytest_remote_ci.errors import JobNotFound
+from pytest_remote_ci.wire.answers import TestReport, TestResult
 
 
 @pytest.fixture(scope="module")
@@ -180,13 +181,13 @@ def test_a_job_is_shown_with_its_tests(
 
 def test_names_of_tests_move_no_cursor() -> None:
     wild = {"id": "a\x1b[2J\nb\u202e", "outcome": "failed", "duration": 1}
-    lines = list(results([wild]))
+    lines = list(results([TestResult(wild)]))
     assert ("failed" in lines[0], len(lines)) == (True, 1)
     assert lines[0].isprintable()
     answer: dict[str, Any] = {
         "runs": [{"at": "x"}],
-        "tests": [{**wild, "failing_since": {"job_id": "\x1b", "at": 3}}],
+        "tests": [{**wild, "failing_since": {"job_id": "\x1b", "at": "3"}}],
     }
-    lines = list(report(answer))
+    lines = list(report(TestReport(answer)))
     assert len(lines) > 1
     assert [line for line in lines if not line.isprintable()] == []

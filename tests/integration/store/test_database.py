@@ -277,7 +277,7 @@ class TestTransactions:
         epoch = store.lease.acquire("test")
 
         def durability() -> int:
-            return int(store._database.sql("PRAGMA synchronous")[0][0])
+            return store._database.integer("PRAGMA synchronous")
 
         store.jobs.create(Job("j"))
         assert durability() == 2
@@ -312,7 +312,7 @@ class TestTransactions:
 
     def test_a_full_disk_is_its_own_error_and_loses_nothing(self, store: Store) -> None:
         store.jobs.create(Job("j"))
-        pages = store._database.sql("PRAGMA page_count")[0][0]
+        pages = store._database.integer("PRAGMA page_count")
         store._database.sql(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StorageFull):
             store.events.add("j", JobEvent("log", "x" * 1_000_000))

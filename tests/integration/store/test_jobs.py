@@ -294,6 +294,28 @@ def test_options_are_stored_as_they_came_and_read_as_what_they_mean(store: Store
         assert (found.options.submitted.args, found.options.secrets) == (("-v",), ("TOKEN",))
 
 
+def test_options_are_parsed_once_until_the_row_changes(
+    store: Store, epoch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = (add_job(store, options=JobOptions.from_dict({"args": [name]})) for name in ("-v", "-x"))
+    parsed: list[object] = []
+    parse = JobOptions.from_dict
+
+    def counted(raw: object) -> JobOptions:
+        parsed.append(raw)
+        return parse(raw)
+
+    monkeypatch.setattr(JobOptions, "from_dict", staticmethod(counted))
+    for _ in range(3):
+        assert [found.options.submitted.args for found in store.jobs.open()] == [("-v",), ("-x",)]
+    assert parsed == [{"args": ["-v"]}, {"args": ["-x"]}]
+    assert store.jobs.advance(job.id, epoch, "queued", phase="preparing")
+    del parsed[:]
+    for _ in range(3):
+        store.jobs.open()
+    assert parsed == [{"args": ["-v"]}]
+
+
 def test_a_row_whose_options_cannot_be_read_hides_no_other(store: Store) -> None:
     job, other = add_job(store), add_job(store, options=JobOptions.from_dict({"args": ["-v"]}))
     with store._database.write():

@@ -34,7 +34,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     )
     store.jobs.finish("model", None, verdict.ran(0))
     store.jobs.cleaned("model", store.lease.acquire("test"))
-    columns = ", ".join(name for _, name, *_ in store._database.sql("PRAGMA table_info(jobs)"))
+    columns = ", ".join(str(name) for _, name, *_ in store._database.sql("PRAGMA table_info(jobs)"))
     copied = columns.replace("id,", "'job-' || n,", 1).replace("submitted_at", "submitted_at + n")
     with store._database.write():
         store._database.sql(

@@ -17,6 +17,7 @@ from support.waiting import wait_until
 
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.cli import main
+from pytest_remote_ci.wire.answers import Run
 
 JOB = "11111111-1111-4111-8111-111111111111"
 RUN = "22222222-2222-4222-8222-222222222222"
@@ -432,4 +433,4 @@ def job_with(code: int | None) -> dict[str, Any]:
 )
 def test_the_worst_code_of_several_jobs(codes: list[int | None], worst: int) -> None:
     run = run_of("completed", all(code == 0 for code in codes), *map(job_with, codes))
-    assert exit_codes.worst_of(run) == worst
+    assert exit_codes.worst_of(Run(run)) == worst

@@ -535,6 +535,23 @@ def test_our_options_are_harmless_where_they_are_not_typed(tmp_path: Path, typed
     assert run_pytest(None, tmp_path, "--remote-ci-name=x", REMOTE_CI_JOB="1").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--remote-ci-timeot=10m"], "--remote-ci-timeot; did you mean --remote-ci-timeout?"),
+        (["--remote-ci-pyton", "3.12"], "--remote-ci-pyton; did you mean --remote-ci-python?"),
+        (["--remote-ci-zzz"], "--remote-ci-zzz; `pytest --help` lists the options"),
+    ],
+)
+def test_a_mistyped_option_of_ours_is_wrong_usage(
+    runner: FakeRunner, project: Path, typed: list[str], words: str
+) -> None:
+    answer = run_pytest(runner, project, "--remote-ci", *typed)
+    assert answer.returncode == 4
+    assert answer.stderr.strip() == f"ERROR: unknown option {words}"
+    assert runner.requests == []
+
+
 @pytest.mark.parametrize("earlier", ["--remote-ci-attach", "--remote-ci-replay"])
 def test_options_for_a_new_job_are_refused_for_an_earlier_one(
     runner: FakeRunner, project: Path, earlier: str

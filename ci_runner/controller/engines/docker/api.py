@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import docker
 import docker.errors
@@ -20,6 +20,7 @@ import requests
 import urllib3
 from docker.utils.socket import frames_iter
 
+from ci_runner.controller.engines.docker.docker_json import Client
 from ci_runner.errors import EngineUnavailable, PermanentError, RunnerError
 
 log = logging.getLogger(__name__)
@@ -44,18 +45,19 @@ class DockerAPI:
         self.base_url = base_url or DEFAULT_URL
         self.timeout = timeout
         self._lock = threading.Lock()
-        self._client: Any = None
+        self._client: Client | None = None
 
-    def open(self) -> Any:
+    def open(self) -> Client:
         """Return a new client with the engine's API version; the caller closes it. Raises `EngineUnavailable`."""
         self._knock()
         with translated("reach the engine"):
-            return docker.APIClient(
+            client: Client = docker.APIClient(
                 base_url=self.base_url, version="auto", timeout=self.timeout, num_pools=4, max_pool_size=32
             )
+            return client
 
     @property
-    def client(self) -> Any:
+    def client(self) -> Client:
         """Return the shared client; usable from any thread."""
         with self._lock:
             if self._client is None:
@@ -89,7 +91,7 @@ class DockerAPI:
 
 
 @contextlib.contextmanager
-def streamed_output(client: Any, execution: str) -> Iterator[Iterator[bytes]]:
+def streamed_output(client: Client, execution: str) -> Iterator[Iterator[bytes]]:
     """Start a command that was created in a container; yield an iterator over what it writes until its end.
 
     There is no limit for the time between two pieces.

@@ -12,7 +12,7 @@ import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast, get_args
+from typing import Final, cast, get_args
 
 from ci_runner.controller.engine import (
     HOME,
@@ -29,6 +29,7 @@ from ci_runner.controller.engine import (
     Role,
     ServiceSpec,
 )
+from ci_runner.controller.engines.docker import docker_json
 from ci_runner.errors import PermanentError
 
 #: On volumes: name of the container that they were made for.
@@ -94,7 +95,7 @@ def bridge_name(install: str) -> str:
     return f"cir{short_install(install)}"
 
 
-def network_config(install: str, mtu: int | None = None) -> dict[str, Any]:
+def network_config(install: str, mtu: int | None = None) -> docker_json.NetworkConfig:
     """Return arguments for the SDK's `create_network`: no traffic between containers of one install, and no IPv6."""
     options = {
         # Daemons may be configured to give new networks IPv6.
@@ -128,9 +129,9 @@ def labels(spec: ContainerSpec, install: str) -> dict[str, str]:
     }
 
 
-def container_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
+def container_config(spec: ContainerSpec, profile: Profile) -> docker_json.ContainerConfig:
     """Return the body of `POST /containers/create`. Raises `PermanentError` for impossible mounts."""
-    config = {
+    config: docker_json.ContainerConfig = {
         "Image": spec.image_id,
         # Replaces the image's entry point, which would change literal arguments.
         "Entrypoint": [spec.argv[0]],
@@ -157,7 +158,7 @@ def _user(spec: ContainerSpec, profile: Profile) -> str:
     return profile.user if spec.uid is None else f"{spec.uid}:{spec.uid}"
 
 
-def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
+def _host_config(spec: ContainerSpec, profile: Profile) -> docker_json.HostConfig:
     limits = spec.limits
     uid, _, gid = _user(spec, profile).partition(":")
     owner = f"uid={uid},gid={gid}"
@@ -165,18 +166,9 @@ def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
     return {
         **_names(spec),
         **loopback(profile),
+        **confined(limits),
         "NetworkMode": network_mode(spec, profile),
-        # Reaps orphans (zombies count against the pids limit) and makes TERM work for any main process.
-        "Init": True,
-        "Privileged": False,
         "ReadonlyRootfs": True,
-        "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true"],
-        "IpcMode": "private",
-        "Memory": limits.memory,
-        "MemorySwap": limits.memory,
-        "NanoCpus": round(limits.cpus * 1_000_000_000),
-        "PidsLimit": limits.pids,
         "OomScoreAdj": 500,
         "ShmSize": limits.shm_size,
         "Ulimits": [
@@ -190,20 +182,17 @@ def _host_config(spec: ContainerSpec, profile: Profile) -> dict[str, Any]:
             HOME: f"rw,exec,nosuid,nodev,mode=0700,size={limits.home_size},{owner}",
         },
         "Mounts": mounts(spec, profile),
-        "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_SIZE, "max-file": "1"}},
-        "RestartPolicy": {"Name": "no"},
-        "AutoRemove": False,
     }
 
 
-def _names(spec: ContainerSpec) -> dict[str, Any]:
+def _names(spec: ContainerSpec) -> docker_json.HostConfig:
     """Return the container's host names: without a network its name has no address; a joined network has its own."""
     if spec.join is not None or spec.network != "none":
         return {}
     return {"ExtraHosts": [f"{_HOSTNAME}:127.0.0.1"]}
 
 
-def loopback(profile: Profile) -> dict[str, Any]:
+def loopback(profile: Profile) -> docker_json.HostConfig:
     """Return the setting that adds `::1`, which /etc/hosts names, to the loopback; other interfaces get no IPv6."""
     if not profile.features.ipv6_loopback:
         return {}
@@ -222,12 +211,12 @@ def environment(env: Mapping[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in sorted(env.items())]
 
 
-def ulimit(name: str, value: int, soft: int | None = None) -> dict[str, Any]:
+def ulimit(name: str, value: int, soft: int | None = None) -> docker_json.Ulimit:
     """Return one limit; a process may raise its soft limit up to `value`."""
     return {"Name": name, "Soft": value if soft is None else min(soft, value), "Hard": value}
 
 
-def mounts(spec: ContainerSpec, profile: Profile) -> list[dict[str, Any]]:
+def mounts(spec: ContainerSpec, profile: Profile) -> list[docker_json.Mount]:
     """Return masks, then the workspace, then binds; the engine sorts them by depth."""
     targets = [bind.target for bind in spec.binds]
     targets += [overlay.target for overlay in spec.overlays()]
@@ -257,7 +246,7 @@ def mask_for(target: str) -> str | None:
     return None
 
 
-def _mask(folder: str, marks: Mapping[str, str]) -> dict[str, Any]:
+def _mask(folder: str, marks: Mapping[str, str]) -> docker_json.Mount:
     # A plain tmpfs would copy the mode of the image's folder; a volume without copying does not. It has no name, so
     # the engine removes it with its container.
     options = {"type": "tmpfs", "device": "tmpfs", "o": "nosuid,nodev,mode=0755,size=1m"}
@@ -266,7 +255,7 @@ def _mask(folder: str, marks: Mapping[str, str]) -> dict[str, Any]:
 
 def _overlay_mount(
     name: str, overlay: Overlay, marks: Mapping[str, str], more_options: str
-) -> dict[str, Any]:
+) -> docker_json.Mount:
     paths = [*overlay.lowers, overlay.upper, overlay.work]
     for path in paths:
         if re.search(r"[,:\\\"]", str(path)):
@@ -286,8 +275,8 @@ def _overlay_mount(
 
 def _volume(
     target: str, name: str | None, options: Mapping[str, str], marks: Mapping[str, str]
-) -> dict[str, Any]:
-    mount: dict[str, Any] = {
+) -> docker_json.Mount:
+    mount: docker_json.Mount = {
         "Type": "volume",
         "Target": target,
         "VolumeOptions": {
@@ -302,13 +291,13 @@ def _volume(
     return mount
 
 
-def programs_as_root(limits: Limits, capabilities: list[str]) -> dict[str, Any]:
-    """Return the part of `HostConfig` that containers share in which an image's own programs may be root."""
+def confined(limits: Limits) -> docker_json.HostConfig:
+    """Return the part of `HostConfig` that all containers share."""
     return {
+        # Reaps orphans (zombies count against the pids limit) and makes TERM work for any main process.
         "Init": True,
         "Privileged": False,
         "CapDrop": ["ALL"],
-        "CapAdd": capabilities,
         "SecurityOpt": ["no-new-privileges:true"],
         "IpcMode": "private",
         "Memory": limits.memory,
@@ -324,7 +313,8 @@ def programs_as_root(limits: Limits, capabilities: list[str]) -> dict[str, Any]:
     }
 
 
-def bind_mount(bind: Bind) -> dict[str, Any]:
+def bind_mount(bind: Bind) -> docker_json.Mount:
+    """Return the mount of a folder of the host."""
     return {
         "Type": "bind",
         "Target": bind.target,
@@ -361,7 +351,7 @@ def is_ours(container_labels: Mapping[str, str], wanted: Mapping[str, str]) -> b
     return {name: container_labels.get(name) for name in wanted} == wanted
 
 
-def summary_state(summary: Mapping[str, Any]) -> ContainerState:
+def summary_state(summary: docker_json.ContainerSummary) -> ContainerState:
     """Return the state from an element of `GET /containers/json`."""
     return _state(summary.get("State", ""))
 
@@ -371,9 +361,10 @@ def is_job(container_labels: Mapping[str, str]) -> bool:
     return container_labels.get(LABEL_ROLE) in get_args(Role) and LABEL_JOB in container_labels
 
 
-def observed(inspected: Mapping[str, Any]) -> Observed:
+def observed(inspected: docker_json.Container) -> Observed:
     """Return an `Observed` from the answer of `GET /containers/{id}/json`."""
     state = inspected["State"]
+    health = state.get("Health")
     marks = inspected["Config"].get("Labels") or {}
     status = _state(state["Status"])
     error = _scrub_error(state.get("Error") or "", inspected) or None
@@ -394,17 +385,17 @@ def observed(inspected: Mapping[str, Any]) -> Observed:
         error=error,
         started_at=started,
         finished_at=finished,
-        healthy=state["Health"].get("Status") == "healthy" if state.get("Health") else None,
+        healthy=health.get("Status") == "healthy" if health else None,
     )
 
 
-def _scrub_error(error: str, inspected: Mapping[str, Any]) -> str:
+def _scrub_error(error: str, inspected: docker_json.Container) -> str:
     """Return the engine's error without the host's paths: those of mounts and of volume options."""
     for mount in (inspected.get("HostConfig") or {}).get("Mounts") or ():
         driver = (mount.get("VolumeOptions") or {}).get("DriverConfig") or {}
-        options = (driver.get("Options") or {}).get("o", "")
+        data = (driver.get("Options") or {}).get("o", "")
         # mount(2) gets the options without the flags.
-        for text in (options, options.removeprefix("nosuid,nodev,")):
+        for text in (data, data.removeprefix("nosuid,nodev,")):
             if text:
                 error = error.replace(text, "…")
         if mount.get("Type") == "bind":

@@ -7,7 +7,7 @@ that image would inherit, are emptied.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.controller.engine import (
     LABEL_ATTEMPT,
@@ -17,7 +17,7 @@ from ci_runner.controller.engine import (
     DerivedImage,
     Image,
 )
-from ci_runner.controller.engines.docker import container_profile, image_refs
+from ci_runner.controller.engines.docker import container_profile, docker_json, image_refs
 from ci_runner.controller.engines.docker.api import DockerAPI, status_of, streamed_output, translated
 from ci_runner.errors import EngineUnavailable, PermanentError
 
@@ -66,8 +66,7 @@ def run_as_root(
             with streamed_output(client, command) as pieces:
                 for piece in pieces:
                     output(piece)
-            code = client.exec_inspect(command)["ExitCode"]
-            return None if code is None else int(code)
+            return client.exec_inspect(command)["ExitCode"]
     except (PermanentError, EngineUnavailable) as error:
         # Of a container that has ended the engine says 409, or 500 if it ends just then.
         if status_of(error) in (404, 409) or (status_of(error) == 500 and "is not running" in str(error)):
@@ -85,7 +84,7 @@ def commit(api: DockerAPI, install: str, container_id: str, base: Image, about: 
     config.setdefault("Entrypoint", None)
     config["Entrypoint"] = config["Entrypoint"] or []
     config["Labels"] = {
-        **(config.get("Labels") or {}),
+        **docker_json.labels_of(inspected),
         **dict.fromkeys((LABEL_INSTALL, LABEL_ROLE, LABEL_JOB, LABEL_ATTEMPT), ""),
         **({image_refs.LABEL_PYTHONS: ",".join(base.pythons)} if base.pythons else {}),
         _LABEL_DERIVED: install,
@@ -96,17 +95,17 @@ def commit(api: DockerAPI, install: str, container_id: str, base: Image, about: 
     try:
         with translated("make an image of the container"):
             made = patient.client.commit(container_id, repository=_REPOSITORY, tag=tag, conf=config)
-            size = int(patient.client.inspect_image(made["Id"])["Size"]) - int(inspected["Size"])
+            size = patient.client.inspect_image(made["Id"])["Size"] - inspected["Size"]
     finally:
         patient.close()
-    return DerivedImage(str(made["Id"]), max(0, size))
+    return DerivedImage(made["Id"], max(0, size))
 
 
 def list_ids(api: DockerAPI, install: str) -> frozenset[str]:
     """See `Engine.derived_images`."""
     with translated("list images"):
-        found: list[dict[str, Any]] = api.client.images(filters={"label": f"{_LABEL_DERIVED}={install}"})
-    return frozenset(str(image["Id"]) for image in found)
+        found = api.client.images(filters={"label": f"{_LABEL_DERIVED}={install}"})
+    return frozenset(image["Id"] for image in found)
 
 
 def remove(api: DockerAPI, image_id: str) -> bool:

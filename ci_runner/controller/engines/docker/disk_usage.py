@@ -1,17 +1,17 @@
-"""Disk usage of services: their writable roots and their images' volumes.
+"""Disk usage outside of the runner's folders: the writable roots of services, and the volumes of images.
 
-Only the engine can measure it: the runner cannot read layers and volumes, and any user may own them.
+Only the engine can measure it for a runner that is not root: any user may own layers and volumes.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.controller.engine import LABEL_INSTALL, LABEL_JOB, LABEL_ROLE, STORE
+from ci_runner.controller.engines.docker import docker_json
 from ci_runner.controller.engines.docker.api import DockerAPI, translated
 
 #: The folders that receive writes, in the options of an overlay.
@@ -33,7 +33,7 @@ def of_services(api: DockerAPI, install: str) -> dict[str, int]:
     return dict(found)
 
 
-def folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
+def folders(inspected: docker_json.Container) -> tuple[Path, ...]:
     """Return the folders to which the engine writes a container's root and volumes.
 
     The engine measures by paths and ignores what is too deep for them.
@@ -45,7 +45,7 @@ def folders(inspected: Mapping[str, Any]) -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in (root, *volumes) if folder)
 
 
-def build_folders(inspected: Mapping[str, Any], is_here: bool) -> tuple[Path, ...]:
+def build_folders(inspected: docker_json.Container, is_here: bool) -> tuple[Path, ...]:
     """Return the folders that a build's container can write: the runner's, and its root if that is writable.
 
     Its store is left out: the package cache in it is shared by jobs and has its own limit. `is_here`: the engine is on
@@ -53,7 +53,7 @@ def build_folders(inspected: Mapping[str, Any], is_here: bool) -> tuple[Path, ..
     """
     if not inspected["HostConfig"].get("ReadonlyRootfs"):
         return folders(inspected) if is_here else ()
-    found: list[str] = []
+    found: list[str] = list(map(str, volumes_of_image(inspected) if is_here else ()))
     for mount in inspected["HostConfig"].get("Mounts") or ():
         if mount["Type"] == "bind" and not mount.get("ReadOnly") and mount["Target"] != STORE:
             found.append(mount["Source"])
@@ -62,11 +62,24 @@ def build_folders(inspected: Mapping[str, Any], is_here: bool) -> tuple[Path, ..
     return tuple(map(Path, found))
 
 
-def _volumes(summary: Mapping[str, Any]) -> list[str]:
+def volumes_of_image(inspected: docker_json.Container) -> tuple[Path, ...]:
+    """Return the folders of the volumes that a container has because its image declares them.
+
+    They are writable, also below a root that is not.
+    """
+    ours = {mount["Target"] for mount in inspected["HostConfig"].get("Mounts") or ()}
+    return tuple(
+        Path(mount["Source"])
+        for mount in inspected.get("Mounts") or ()
+        if mount.get("Type") == "volume" and mount.get("Source") and mount.get("Destination") not in ours
+    )
+
+
+def _volumes(summary: docker_json.ContainerSummary) -> list[str]:
     return [mount["Name"] for mount in summary.get("Mounts") or () if mount.get("Type") == "volume"]
 
 
-def _sizes(usage: Mapping[str, Any]) -> dict[str, int]:
+def _sizes(usage: docker_json.Volumes) -> dict[str, int]:
     """Return volume name → bytes; the engine's -1 means unknown."""
     volumes = usage.get("Volumes") or ()
     return {item["Name"]: max(0, (item.get("UsageData") or {}).get("Size", 0)) for item in volumes}

@@ -14,9 +14,9 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from ci_runner.controller.engine import (
     LABEL_INSTALL,
@@ -35,7 +35,9 @@ from ci_runner.controller.engines.docker import (
     container_profile,
     derived_images,
     disk_usage,
+    docker_json,
     image_build_profile,
+    images,
     service_profile,
 )
 from ci_runner.controller.engines.docker import (
@@ -142,6 +144,13 @@ class DockerEngine:
         """See `Engine.image`."""
         return self.images.resolve(reference, pull=pull, progress=progress)
 
+    def image_file(self, image_id: str, path: str, limit: int) -> bytes | None:
+        """See `Engine.image_file`; reads it from a container that is never started."""
+        name = f"ci-runner-probe-{uuid.uuid4().hex}"
+        spec = ContainerSpec(name, image_id, ("true",), "build", "", 0, network="none")
+        with self._throw_away(spec, _NO_FEATURES) as container_id:
+            return images.read_file(self.api, container_id, path, limit)
+
     # -- one container's life
     def create(self, spec: ContainerSpec) -> str:
         """See `Engine.create`."""
@@ -160,13 +169,14 @@ class DockerEngine:
         """See `Engine.create_service`."""
         return self._create(spec, service_profile.service_config(spec, self.profile))
 
-    def _create(self, spec: ContainerSpec | ServiceSpec | ImageBuild, config: dict[str, Any]) -> str:
+    def _create(
+        self, spec: ContainerSpec | ServiceSpec | ImageBuild, config: docker_json.ContainerConfig
+    ) -> str:
         if isinstance(spec, ImageBuild) or (spec.network == "egress" and spec.join is None):
             self.network.ensure()
         try:
             with translated("create the container"):
-                answer = self.api.client.create_container_from_config(config, spec.name)
-                return str(answer["Id"])
+                return self.api.client.create_container_from_config(config, spec.name)["Id"]
         except PermanentError as error:
             if status_of(error) == 409:
                 return self._adopt(spec.name, config["Labels"])
@@ -209,7 +219,7 @@ class DockerEngine:
             raise EngineUnavailable(f"the name {name} is in use, but its container does not exist")
         if not container_profile.is_ours(inspected["Config"].get("Labels") or {}, labels):
             raise PermanentError(f"the container name {name} is used by something else")
-        return str(inspected["Id"])
+        return inspected["Id"]
 
     def execute(self, container_id: str, argv: Sequence[str]) -> int | None:
         """See `Engine.execute`. Nothing is attached: the engine drops the output, however large."""
@@ -237,13 +247,16 @@ class DockerEngine:
         inspected = self._inspect_raw(container_id)
         if inspected is None or not inspected["State"].get("Running"):
             return Footprint()
-        processes = docker_processes.of_container(inspected["Id"], int(inspected["State"].get("Pid") or 0))
+        processes = docker_processes.of_container(inspected["Id"], inspected["State"].get("Pid") or 0)
         role = (inspected["Config"].get("Labels") or {}).get(LABEL_ROLE)
         if role == "build":
             return Footprint(processes, disk_usage.build_folders(inspected, is_here=bool(processes)))
         # The engine's folders are on this machine only if its processes are.
-        folders = disk_usage.folders(inspected) if role == "service" and processes else ()
-        return Footprint(processes, folders, role == "service")
+        if not processes:
+            return Footprint()
+        if role == "service":
+            return Footprint(processes, disk_usage.folders(inspected), is_service=True)
+        return Footprint(processes, disk_usage.volumes_of_image(inspected))
 
     def start(self, container_id: str) -> None:
         """See `Engine.start`."""
@@ -344,7 +357,7 @@ class DockerEngine:
             self._failed_starts &= there
         return result
 
-    def _see(self, summary: dict[str, Any]) -> Observed | None:
+    def _see(self, summary: docker_json.ContainerSummary) -> Observed | None:
         container_id = summary["Id"]
         with self._lock:
             seen = self._seen.get(container_id)
@@ -363,11 +376,10 @@ class DockerEngine:
             self._seen[container_id] = seen
         return seen
 
-    def _inspect_raw(self, container: str) -> dict[str, Any] | None:
+    def _inspect_raw(self, container: str) -> docker_json.Container | None:
         try:
             with translated("inspect the container"):
-                inspected: dict[str, Any] = self.api.client.inspect_container(container)
-                return inspected
+                return self.api.client.inspect_container(container)
         except PermanentError as error:
             if status_of(error) == 404:
                 return None
@@ -377,7 +389,7 @@ class DockerEngine:
         """See `Engine.output`."""
         try:
             with translated("read the container's log"):
-                data: bytes = self.api.client.logs(container_id, stdout=True, stderr=True)
+                data = self.api.client.logs(container_id, stdout=True, stderr=True)
         except PermanentError as error:
             if status_of(error) in (404, 409):
                 return ""
@@ -441,6 +453,16 @@ class DockerEngine:
 
     def _run_probe(self, spec: ContainerSpec, features: container_profile.Features = _NO_FEATURES) -> str:
         """Run a throw-away container under the jobs' profile and return its output; remove it completely."""
+        with self._throw_away(spec, features) as container_id, translated("run a throw-away container"):
+            client = self.api.client
+            client.start(container_id)
+            client.wait(container_id, timeout=self.api.timeout)
+            output = client.logs(container_id)
+            return output.decode(errors="replace")
+
+    @contextlib.contextmanager
+    def _throw_away(self, spec: ContainerSpec, features: container_profile.Features) -> Iterator[str]:
+        """Create a container under the jobs' profile; remove it completely in the end."""
         config = container_profile.container_config(
             spec, dataclasses.replace(self.profile, features=features)
         )
@@ -448,13 +470,9 @@ class DockerEngine:
         with self._lock:
             self._probes.add(spec.name)
         try:
-            with translated("run a throw-away container"):
-                client = self.api.client
-                container_id = client.create_container_from_config(config, spec.name)["Id"]
-                client.start(container_id)
-                client.wait(container_id, timeout=self.api.timeout)
-                output: bytes = client.logs(container_id)
-                return output.decode(errors="replace")
+            with translated("create a throw-away container"):
+                container_id = str(self.api.client.create_container_from_config(config, spec.name)["Id"])
+            yield container_id
         finally:
             with contextlib.suppress(PermanentError, EngineUnavailable):
                 self.remove(spec.name)

@@ -10,10 +10,11 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.controller.engine import LABEL_INSTALL
 from ci_runner.controller.engines.docker.api import DockerAPI, translated
+from ci_runner.controller.engines.docker.docker_json import EventStream
 from ci_runner.errors import RunnerError
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class DockerEvents:
         self._wakes: list[Callable[[], None]] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._stream: Any = None
+        self._stream: EventStream | None = None
         #: Set while a stream is open: no change is missed from then on.
         self.connected = threading.Event()
 
@@ -81,11 +82,11 @@ class DockerEvents:
             with self._lock:
                 if self._stop.is_set():
                     return
-                self._stream = client.events(decode=True, filters=self._filters)
+                stream = self._stream = client.events(decode=True, filters=self._filters)
             try:
                 self.connected.set()
                 self._wake()
-                for event in self._stream:
+                for event in stream:
                     self._handle(event)
                     self._wake()
             finally:

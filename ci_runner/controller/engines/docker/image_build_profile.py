@@ -7,7 +7,7 @@ Its variables and labels would become part of the image: it has no variables, an
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.controller.engine import (
     LABEL_ATTEMPT,
@@ -16,7 +16,7 @@ from ci_runner.controller.engine import (
     LABEL_ROLE,
     ImageBuild,
 )
-from ci_runner.controller.engines.docker import container_profile
+from ci_runner.controller.engines.docker import container_profile, docker_json
 from ci_runner.errors import PermanentError
 
 #: As a service's, without KILL; FSETID keeps the set-group-id bit of files that are given to another group.
@@ -37,7 +37,7 @@ def labels(spec: ImageBuild, install: str) -> dict[str, str]:
     }
 
 
-def image_build_config(spec: ImageBuild, profile: container_profile.Profile) -> dict[str, Any]:
+def image_build_config(spec: ImageBuild, profile: container_profile.Profile) -> docker_json.ContainerConfig:
     """Return the body of `POST /containers/create`. Raises `PermanentError` for mounts that an image would keep."""
     for bind in spec.binds:
         if not bind.target.startswith(_TEMPORARY) or not bind.read_only:
@@ -58,11 +58,12 @@ def image_build_config(spec: ImageBuild, profile: container_profile.Profile) -> 
     }
 
 
-def _host_config(spec: ImageBuild, profile: container_profile.Profile) -> dict[str, Any]:
+def _host_config(spec: ImageBuild, profile: container_profile.Profile) -> docker_json.HostConfig:
     limits = spec.limits
     return {
         "NetworkMode": container_profile.network_name(profile.install),
-        **container_profile.programs_as_root(limits, _CAPABILITIES),
+        **container_profile.confined(limits),
+        "CapAdd": _CAPABILITIES,
         "OomScoreAdj": 500,
         "Ulimits": [
             container_profile.ulimit("core", 0),

@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.controller.engine import LABEL_INSTALL
-from ci_runner.controller.engines.docker import container_profile
+from ci_runner.controller.engines.docker import container_profile, docker_json
 from ci_runner.controller.engines.docker.allowed_hosts import Service
 from ci_runner.controller.engines.docker.api import DockerAPI, status_of, translated
 from ci_runner.controller.engines.docker.firewall import Firewall
@@ -65,17 +65,17 @@ class DockerNetwork:
             self.problem = self.firewall.ensure()
             self._checked = now
 
-    def inspect(self) -> dict[str, Any] | None:
+    def inspect(self) -> docker_json.Network | None:
         """Return the engine's description of the network, or None if it does not exist."""
         with translated("look up the network"):
-            found: list[dict[str, Any]] = self._api.client.networks(names=[self.name])
+            found = self._api.client.networks(names=[self.name])
         return next((network for network in found if network["Name"] == self.name), None)
 
     def gateway(self) -> str | None:
         """Return the host's address on the network."""
         found = self.inspect()
-        pools = (found or {}).get("IPAM", {}).get("Config") or ()
-        return next((str(pool["Gateway"]) for pool in pools if "Gateway" in pool), None)
+        pools = found.get("IPAM", {}).get("Config") or () if found is not None else ()
+        return next((pool["Gateway"] for pool in pools if "Gateway" in pool), None)
 
     def release(self) -> None:
         """Remove the network that this process made or used, unless a container uses it.

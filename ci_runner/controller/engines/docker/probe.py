@@ -12,13 +12,13 @@ import logging
 import re
 import socket
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Limits, Overlay, Probe
-from ci_runner.controller.engines.docker import image_refs
+from ci_runner.controller.engines.docker import docker_json, image_refs
 from ci_runner.controller.engines.docker.container_profile import Features
 from ci_runner.controller.engines.docker.network import DockerNetwork
 from ci_runner.errors import EngineUnavailable, PermanentError
@@ -62,10 +62,10 @@ class Container:
 
 
 def probe(
-    version: Mapping[str, Any],
-    info: Mapping[str, Any],
+    version: docker_json.Version,
+    info: docker_json.Info,
     base_url: str,
-    image: Mapping[str, Any] | None,
+    image: docker_json.ImageSummary | None,
     scratch: Path,
     network: DockerNetwork,
     container: Container,
@@ -82,9 +82,9 @@ def probe(
         unfiltered = network.firewall.problem()
         problems += [_open(unfiltered)] if unfiltered else []
     elif fatal is None and image is not None:
-        facts["probe image"] = (image.get("RepoTags") or [str(image["Id"])])[0]
+        facts["probe image"] = (image.get("RepoTags") or [image["Id"]])[0]
         try:
-            fatal, more, features = _try_mounts(str(image["Id"]), scratch, network, container, facts)
+            fatal, more, features = _try_mounts(image["Id"], scratch, network, container, facts)
             problems = more + problems
         except EngineUnavailable:
             raise
@@ -92,10 +92,10 @@ def probe(
             fatal = f"a container like those of jobs cannot run: {error}"
     if fatal is not None:
         problems.insert(0, fatal)
-    return Probe(str(version["Version"]), True, fatal is None, tuple(problems), facts), features
+    return Probe(version["Version"], True, fatal is None, tuple(problems), facts), features
 
 
-def describe(version: Mapping[str, Any], info: Mapping[str, Any], base_url: str) -> dict[str, str]:
+def describe(version: docker_json.Version, info: docker_json.Info, base_url: str) -> dict[str, str]:
     """Return facts for an operator."""
     return {
         "url": base_url,
@@ -111,7 +111,7 @@ def describe(version: Mapping[str, Any], info: Mapping[str, Any], base_url: str)
     }
 
 
-def unreachable_host(info: Mapping[str, Any], base_url: str) -> str | None:
+def unreachable_host(info: docker_json.Info, base_url: str) -> str | None:
     """Return why this engine cannot share folders with the runner, or None if it may."""
     if not base_url.startswith(("unix://", "http+unix://", "npipe://")):
         return f"the engine at {base_url} is on another machine, so it cannot see the runner's folders"
@@ -122,7 +122,7 @@ def unreachable_host(info: Mapping[str, Any], base_url: str) -> str | None:
     return None
 
 
-def warnings(version: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
+def warnings(version: docker_json.Version, info: docker_json.Info) -> list[str]:
     """Return sentences about problems that do not prevent jobs."""
     result = []
     runc = runc_version(version)
@@ -138,13 +138,18 @@ def warnings(version: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
         result.append("neither AppArmor nor SELinux confines containers on this machine")
     if not info.get("LiveRestoreEnabled"):
         result.append('jobs die when the engine restarts: set {"live-restore": true} in its daemon.json')
-    for capability, what in (("MemoryLimit", "memory"), ("PidsLimit", "process"), ("CpuCfsQuota", "CPU")):
-        if info.get(capability) is False:
+    limits = (
+        (info.get("MemoryLimit"), "memory"),
+        (info.get("PidsLimit"), "process"),
+        (info.get("CpuCfsQuota"), "CPU"),
+    )
+    for enforced, what in limits:
+        if enforced is False:
             result.append(f"the engine cannot enforce {what} limits")
     return result
 
 
-def runc_version(version: Mapping[str, Any]) -> str | None:
+def runc_version(version: docker_json.Version) -> str | None:
     """Return the version that the engine reports, or None for other runtimes."""
     for component in version.get("Components") or ():
         if component.get("Name") == "runc":
@@ -164,7 +169,7 @@ def is_safe_runc(text: str) -> bool:
     return found > _SAFE_RUNC[-1]
 
 
-def _security(info: Mapping[str, Any]) -> list[str]:
+def _security(info: docker_json.Info) -> list[str]:
     """Return the names from ["name=seccomp,profile=default", …]."""
     return [part.split(",")[0].removeprefix("name=") for part in info.get("SecurityOptions") or ()]
 
@@ -277,8 +282,8 @@ def _reachable(results: list[str], gateway: str, network: DockerNetwork) -> list
 
 
 @contextlib.contextmanager
-def _listener(address: str) -> Any:
-    """Return a socket that listens on the network's address of this machine, or None if that is impossible."""
+def _listener(address: str) -> Iterator[int | None]:
+    """Listen on the network's address of this machine; yield the port, or None if that is impossible."""
     with contextlib.ExitStack() as stack:
         port: int | None = None
         if address:
@@ -292,11 +297,11 @@ def _listener(address: str) -> Any:
         yield port
 
 
-def choose_image(images: list[dict[str, Any]]) -> dict[str, Any] | None:
+def choose_image(images: Sequence[docker_json.ImageSummary]) -> docker_json.ImageSummary | None:
     """Return the local image that is likeliest a base image: the runner's own, then Python's, then any tagged one."""
     tagged = [image for image in images if any(tag != "<none>:<none>" for tag in image.get("RepoTags") or ())]
 
-    def rank(image: dict[str, Any]) -> tuple[int, int]:
+    def rank(image: docker_json.ImageSummary) -> tuple[int, int]:
         text = json.dumps([image.get("RepoTags"), image.get("Labels")])
         wanted = (image_refs.LABEL_PYTHONS, "ci-runner", "python")
         return next((place for place, word in enumerate(wanted) if word in text), len(wanted)), image["Size"]

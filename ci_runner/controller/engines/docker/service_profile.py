@@ -7,7 +7,7 @@ privileges, limits, and only the capabilities that entry points need to switch t
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.controller.engine import (
     LABEL_ATTEMPT,
@@ -16,7 +16,7 @@ from ci_runner.controller.engine import (
     LABEL_ROLE,
     ServiceSpec,
 )
-from ci_runner.controller.engines.docker import container_profile
+from ci_runner.controller.engines.docker import container_profile, docker_json
 
 #: Needed by ``docker-entrypoint.sh`` of databases: it takes over a data folder, then runs as another user.
 _CAPABILITIES: Final = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
@@ -29,9 +29,9 @@ def labels(spec: ServiceSpec, install: str) -> dict[str, str]:
     return {LABEL_INSTALL: install, LABEL_ROLE: "service", LABEL_JOB: spec.job_id, LABEL_ATTEMPT: "0"}
 
 
-def service_config(spec: ServiceSpec, profile: container_profile.Profile) -> dict[str, Any]:
+def service_config(spec: ServiceSpec, profile: container_profile.Profile) -> docker_json.ContainerConfig:
     """Return the body of `POST /containers/create`."""
-    config: dict[str, Any] = {
+    config: docker_json.ContainerConfig = {
         "Image": spec.image_id,
         "Env": container_profile.environment(spec.env),
         "Labels": labels(spec, profile.install),
@@ -51,12 +51,13 @@ def service_config(spec: ServiceSpec, profile: container_profile.Profile) -> dic
     return config
 
 
-def _host_config(spec: ServiceSpec, profile: container_profile.Profile) -> dict[str, Any]:
+def _host_config(spec: ServiceSpec, profile: container_profile.Profile) -> docker_json.HostConfig:
     limits = spec.limits
     return {
         **container_profile.loopback(profile),
         "NetworkMode": container_profile.network_mode(spec, profile),
-        **container_profile.programs_as_root(limits, _CAPABILITIES),
+        **container_profile.confined(limits),
+        "CapAdd": _CAPABILITIES,
         "OomScoreAdj": 600,
         "Ulimits": [container_profile.ulimit("core", 0), container_profile.ulimit("fsize", limits.file_size)],
     }

@@ -28,8 +28,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal, TypedDict, TypeVar
 
 from ci_runner.controller.engine import (
     HOME,
@@ -41,6 +42,7 @@ from ci_runner.controller.engine import (
     Limits,
     Observed,
     Probe,
+    Role,
     ServiceSpec,
 )
 from ci_runner.controller.engines import sources
@@ -48,6 +50,7 @@ from ci_runner.controller.engines.docker.image_refs import parse_pythons
 from ci_runner.controller.engines.process import paths
 from ci_runner.controller.engines.process import supervisor as process_supervisor
 from ci_runner.errors import EngineUnavailable, ImageUnavailable, PermanentError
+from ci_runner.model.decode import trusted
 from ci_runner.storage.safe_fs import Trash
 
 log = logging.getLogger(__name__)
@@ -63,6 +66,44 @@ _SWEPT: Final = 100_000
 #: Environment variable by which a container's processes are recognised.
 _MARK: Final = "CI_RUNNER_CONTAINER"
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+
+
+class _Described(TypedDict):
+    """The content of `spec.json`: the container's description; the supervisor reads argv, env, cwd and limits."""
+
+    id: str
+    name: str
+    role: Role
+    job: str
+    attempt: int
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    limits: dict[str, int]
+
+
+class _Started(TypedDict):
+    """The content of `started`: the supervisor's process."""
+
+    pid: int
+    birth: str | None
+    #: Seconds since 1970.
+    at: float
+
+
+class _StartError(TypedDict, total=False):
+    error: str
+
+
+class _Ended(_StartError):
+    """The content of `exit.json`: how the command ended, or why it could not be started."""
+
+    code: int
+    #: Seconds since 1970.
+    at: float
+
+
+_T = TypeVar("_T")
 
 
 class ProcessEngine:
@@ -103,6 +144,10 @@ class ProcessEngine:
             )
         return Image(HOST_IMAGE, reference, find_pythons())
 
+    def image_file(self, image_id: str, path: str, limit: int) -> bytes | None:
+        """Return None: there are no images."""
+        return None
+
     # -- one container's life
     def create(self, spec: ContainerSpec) -> str:
         """See `Engine.create`. Copies the workspace's layers."""
@@ -126,7 +171,7 @@ class ProcessEngine:
             described = _describe(spec, translate, final)
             process_supervisor.write_json(fresh / "spec.json", described)
             fresh.rename(final)
-            return str(described["id"])
+            return described["id"]
 
     def create_service(self, spec: ServiceSpec) -> str:
         """See `Engine.create_service`: services are not supported."""
@@ -174,7 +219,7 @@ class ProcessEngine:
     def footprint(self, container_id: str) -> Footprint:
         """See `Engine.footprint`: all processes below the supervisor, and the container's own folder."""
         found = self._find(container_id)
-        supervisor = _supervisor(_read_json(found[0] / "started")) if found is not None else None
+        supervisor = _supervisor(_read_json(found[0] / "started", _Started)) if found is not None else None
         if found is None or supervisor is None or (found[0] / "exit.json").exists():
             return Footprint()
         return Footprint(tuple(process_supervisor.descendants(supervisor)), (found[0],))
@@ -201,7 +246,7 @@ class ProcessEngine:
     def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
         """See `Engine.signal`."""
         found = self._find(container_id)
-        supervisor = _supervisor(_read_json(found[0] / "started")) if found is not None else None
+        supervisor = _supervisor(_read_json(found[0] / "started", _Started)) if found is not None else None
         if supervisor is None and found is not None and signal == "KILL":
             _kill_strays(found[1])
         if supervisor is not None:
@@ -219,7 +264,7 @@ class ProcessEngine:
         folder, _ = found
         self.signal(container_id, "KILL")
         deadline = time.monotonic() + process_supervisor.KILL_PATIENCE + 5
-        while _supervisor(_read_json(folder / "started")) is not None:
+        while _supervisor(_read_json(folder / "started", _Started)) is not None:
             if time.monotonic() > deadline:
                 raise EngineUnavailable("the container's processes do not end")
             time.sleep(0.01)
@@ -275,16 +320,15 @@ class ProcessEngine:
             self._thread.join()
 
     # -- internals
-    def _find(self, container_id: str) -> tuple[Path, dict[str, Any]] | None:
+    def _find(self, container_id: str) -> tuple[Path, _Described] | None:
         folder = self.folder / container_id.rpartition(".")[0]
         described = self._read(folder) if folder != self.folder else None
         return (folder, described) if described is not None and described["id"] == container_id else None
 
-    def _read(self, folder: Path) -> dict[str, Any] | None:
+    def _read(self, folder: Path) -> _Described | None:
         if folder.name.startswith("."):
             return None
-        described: dict[str, Any] | None = _read_json(folder / "spec.json")
-        return described
+        return _read_json(folder / "spec.json", _Described)
 
     def _poll(self) -> None:
         before = self._signature()
@@ -305,7 +349,7 @@ class ProcessEngine:
         return frozenset((seen.id, seen.state, seen.error or "") for seen in self.list())
 
 
-def _describe(spec: ContainerSpec, translate: Callable[[str], str], final: Path) -> dict[str, Any]:
+def _describe(spec: ContainerSpec, translate: Callable[[str], str], final: Path) -> _Described:
     """Return the container's stored description; the supervisor reads argv, env, cwd and limits."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     inherited["PATH"] = _search_path(inherited.get("PATH", os.defpath))
@@ -334,20 +378,20 @@ def _limits(limits: Limits) -> dict[str, int]:
     }
 
 
-def _adopt(described: dict[str, Any], spec: ContainerSpec) -> str:
+def _adopt(described: _Described, spec: ContainerSpec) -> str:
     if (described["role"], described["job"], described["attempt"]) != (spec.role, spec.job_id, spec.attempt):
         raise PermanentError(f"the container name {spec.name} is used by something else")
-    return str(described["id"])
+    return described["id"]
 
 
-def _kill_strays(described: Mapping[str, Any]) -> None:
+def _kill_strays(described: _Described) -> None:
     """KILL the processes left by a supervisor that was itself killed."""
     for pid in _marked(described):
         with contextlib.suppress(OSError):
             os.kill(pid, signals.SIGKILL)
 
 
-def _marked(described: Mapping[str, Any]) -> Iterator[int]:
+def _marked(described: _Described) -> Iterator[int]:
     """Yield a container's processes, wherever they are in the tree: an environment variable marks them.
 
     The worker hides its environment from processes with its uid; it is recognised by its command, which names a
@@ -363,19 +407,19 @@ def _marked(described: Mapping[str, Any]) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def _supervisor(started: Any) -> int | None:
+def _supervisor(started: _Started | None) -> int | None:
     """Return the process id in `started` if that supervisor is alive."""
     if started is None or process_supervisor.birth(started["pid"]) != started["birth"]:
         return None
-    return int(started["pid"])
+    return started["pid"]
 
 
-def _observe(folder: Path, described: dict[str, Any]) -> Observed:
+def _observe(folder: Path, described: _Described) -> Observed:
     # Read once: a container that is just starting must not look like one without its supervisor.
-    started = _read_json(folder / "started")
+    started = _read_json(folder / "started", _Started)
     alive = _supervisor(started)  # before the exit is read: a dead supervisor has written it
-    ended = _read_json(folder / "exit.json")
-    base = Observed(
+    ended = _read_json(folder / "exit.json", _Ended)
+    seen = Observed(
         described["id"],
         described["name"],
         described["role"],
@@ -383,25 +427,29 @@ def _observe(folder: Path, described: dict[str, Any]) -> Observed:
         described["attempt"],
         "created",
     )
-    values: dict[str, Any] = dict(vars(base))
     if started is not None:
-        values.update(state="running", started_at=_moment(started["at"]))
+        seen = replace(seen, state="running", started_at=_moment(started["at"]))
         if ended is None and alive is None:
-            ended = _read_json(folder / "exit.json") or {"code": _LOST, "at": started["at"]}
+            ended = _read_json(folder / "exit.json", _Ended) or {"code": _LOST, "at": started["at"]}
     if ended is not None:
-        state = "created" if ended.get("error") else "exited"
-        values.update(state=state, exit_code=ended["code"], error=ended.get("error"))
-        values.update(finished_at=_moment(ended["at"]))
-    return Observed(**values)
+        seen = replace(
+            seen,
+            state="created" if ended.get("error") else "exited",
+            exit_code=ended["code"],
+            error=ended.get("error"),
+            finished_at=_moment(ended["at"]),
+        )
+    return seen
 
 
 def _moment(seconds: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(seconds, dt.timezone.utc)
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, kind: type[_T]) -> _T | None:
+    """Return a file's content, checked; None if it does not exist."""
     try:
-        return json.loads(path.read_text())
+        return trusted(json.loads(path.read_text()), kind)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

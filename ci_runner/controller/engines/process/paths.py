@@ -10,7 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ci_runner.controller.engine import HOME, SPOOL, ContainerSpec, Overlay
 from ci_runner.errors import PermanentError
@@ -54,11 +54,12 @@ def map_job(spec: ContainerSpec, translate: Callable[[str], str]) -> None:
     if job.get(_MAPPED):
         return
     temporary = spool / ".job.json"
-    temporary.write_text(json.dumps({**_translate(job, translate), _MAPPED: True}))
+    mapped = {key: _translate(value, translate) for key, value in job.items()}
+    temporary.write_text(json.dumps({**mapped, _MAPPED: True}))
     temporary.replace(spool / "job.json")
 
 
-def _translate(value: object, translate: Callable[[str], str]) -> Any:
+def _translate(value: object, translate: Callable[[str], str]) -> object:
     if isinstance(value, str):
         return translate(value)
     if isinstance(value, list):

@@ -28,7 +28,7 @@ from ci_runner.controller.actions import (
     Retry,
     Stop,
 )
-from ci_runner.controller.decide import decide, follows
+from ci_runner.controller.decide import decide, follows, serving, writing
 from ci_runner.controller.engine import Observed
 from ci_runner.controller.snapshot import Policy, Snapshot, SpoolResult
 from ci_runner.controller.spool.reader import ExitFrame
@@ -288,6 +288,22 @@ def test_what_was_decided_holds_until_a_time_that_was_asked_for(
             assert decide(later).actions == decision.actions
             assert decide(later).until == decision.until
             assert follows(later) == follows(world)
+
+
+@given(moment=st.integers(0, 10), users=st.lists(st.sampled_from("uv"), min_size=1, max_size=4))
+def test_deciding_changes_nothing_in_the_world(moment: int, users: list[str]) -> None:
+    model = Model(users)
+    for _ in range(moment):
+        tick(model, [])
+    world = model.world()
+    before = repr(world)
+    decision = decide(world)
+    after_one = repr(decision)
+    follows(world)
+    writing(world)
+    serving(world)
+    assert repr(decide(world)) == repr(decision) == after_one
+    assert repr(world) == before
 
 
 @given(moment=st.integers(0, 10), users=st.lists(st.sampled_from("uv"), min_size=1, max_size=4))

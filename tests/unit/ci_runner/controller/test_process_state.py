@@ -40,6 +40,16 @@ def test_nothing_is_known_at_first(state: ProcessState) -> None:
     assert state.prepared("a") is None
 
 
+def test_byte_code_is_made_for_one_job_of_a_user_at_a_time(state: ProcessState) -> None:
+    assert state.begin_bytecode("ann")
+    assert not state.begin_bytecode("ann")
+    assert state.begin_bytecode("bob")
+    assert state.begin_bytecode(None)
+    state.end_bytecode("ann")
+    assert state.begin_bytecode("ann")
+    assert not state.begin_bytecode("bob")
+
+
 def test_what_is_set_is_known_until_the_job_is_over(state: ProcessState) -> None:
     state.set_signalled("a")
     state.set_announced("a", 3, NOW)

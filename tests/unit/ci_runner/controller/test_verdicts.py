@@ -97,14 +97,19 @@ WITH_PYTHON, WITHOUT_PYTHON = Place(), Place(python="")
 
 
 def test_a_shell_cannot_keep_a_key_and_gets_none(work: Path) -> None:
-    description = {"argv": ["true"], "cwd": "/", "env": {}, "path": []}
+    description: worker_command.Description = {"argv": ["true"], "cwd": "/", "env": {}, "path": []}
     worker_command.write(work, WITHOUT_PYTHON, description, None)
     assert [path.name for path in (work / "spool").iterdir()] == ["command"]
     assert not (work / "seal").exists()
 
 
 def test_a_command_that_its_worker_removed_is_not_written_again(work: Path) -> None:
-    description = {"argv": ["true"], "cwd": "/", "env": {"SECRET": "value"}, "path": []}
+    description: worker_command.Description = {
+        "argv": ["true"],
+        "cwd": "/",
+        "env": {"SECRET": "value"},
+        "path": [],
+    }
     worker_command.write(work, WITHOUT_PYTHON, description, None)
     (work / "spool" / "command").unlink()
     worker_command.write(work, WITHOUT_PYTHON, description, None)

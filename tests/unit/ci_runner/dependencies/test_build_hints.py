@@ -19,6 +19,9 @@ SENT = {"pyproject.toml", "src/there.c"}
         ("CMake Error: No CMAKE_CXX_COMPILER could be found.", "no compiler"),
         ("/bin/sh: 1: gcc: not found", "no compiler"),
         ("error: can't find Rust compiler", "no Rust toolchain"),
+        ("Rust not found, installing into a temporary directory", "no Rust toolchain"),
+        ('  File "/x/puccinialin/_setup_rust.py", line 34, in download_rustup', "no Rust toolchain"),
+        ("Cargo, the Rust package manager, is not installed or is not on PATH.", "no Rust toolchain"),
         ("fatal error: Python.h: No such file or directory", "no headers of Python"),
         (
             "Package 'cairo', required by 'virtual:world', not found",
@@ -67,6 +70,7 @@ def test_anything_else_has_none(output: str) -> None:
     [
         ("No solution found when resolving dependencies: Because you require six==1 and six==2", True),
         ("your requirements are unsatisfiable", True),
+        ("Failed to resolve requirements from `build-system.requires`: No solution found", False),
         ("Failed to fetch", False),
     ],
 )

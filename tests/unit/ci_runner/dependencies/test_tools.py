@@ -296,6 +296,10 @@ FILES: dict[str, tuple[list[str], list[str]]] = {
         ["requirements/dev.txt", "requirements/tests.txt"],
         ["requirements/tests.txt"],
     ),
+    "named after pytest": (
+        ["requirements/dev.txt", "requirements/lint.txt", "requirements/pytest.txt"],
+        ["requirements/pytest.txt"],
+    ),
     "sources that were not compiled": (
         ["requirements/test.in", "requirements/dev.in", "requirements.in"],
         ["requirements.in", "requirements/test.in"],

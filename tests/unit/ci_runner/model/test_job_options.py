@@ -9,6 +9,7 @@ import pytest
 from ci_runner.errors import PermanentError
 from ci_runner.model.job_options import JobOptions
 from pytest_remote_ci.wire.protocol import SubmitOptions
+from pytest_remote_ci.wire.timing import Timing
 
 SENT = SubmitOptions(
     args=("-x",),
@@ -18,6 +19,17 @@ SENT = SubmitOptions(
     memory=1 << 30,
     artifacts=("dist/**",),
 )
+
+
+def test_the_phases_before_the_job_are_those_of_both_sides() -> None:
+    raw = {
+        **SubmitOptions(timing={"start": 0.2, "collect": 0.1}).to_dict(),
+        "upload": 0.05,
+        "cold": ["whole"],
+    }
+    timing = JobOptions.from_dict(raw).timing
+    assert timing == Timing({"start": 0.2, "collect": 0.1, "upload": 0.05}, ("whole",))
+    assert JobOptions.from_dict(SENT.to_dict()).timing == Timing()  # of an older client and runner
 
 
 def test_what_a_client_sends_comes_back_typed() -> None:

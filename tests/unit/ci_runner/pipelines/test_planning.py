@@ -287,6 +287,9 @@ WHEN = """
         (Choice(tag="v1", changed=("src/a.py", "docs/a/b.rst")), set()),
         (Choice(tag="v1", changed=("src/readme.md",)), set()),
         (Choice(changed=()), {"docs", "site", "publish", "announce"}),
+        pytest.param(
+            Choice(tag="v1", changed=("src/a.py",) * 10_001), set(), id="too many to compare: as if unknown"
+        ),
         (Choice(changed=(), jobs=("announce", "site")), set()),
         (Choice(changed=(), stages=("docs",)), {"docs"}),
     ],

@@ -222,6 +222,11 @@ TAKEN: dict[str, tuple[bytes, dict[str, bytes], dict[str, int]]] = {
         FIVE,
         {},
     ),
+    "names that differ by their last letter": (
+        archive_of(Member("a"), Member("aX")),
+        {**FIVE, "aX": b"12345"},
+        {},
+    ),
     "one wide number": (archive_of(Member(central={"packed": WIDE}, extra=wide(5))), FIVE, {}),
     "wide numbers behind another field": (
         archive_of(Member(central={"size": WIDE}, extra=wide(7, identifier=9) + wide(5))),
@@ -497,6 +502,16 @@ REFUSED: dict[str, tuple[bytes, str, dict[str, int]]] = {
     ),
     "a wide number that is missing": (
         archive_of(Member(central={"size": WIDE, "packed": WIDE}, extra=wide(5))),
+        "entry 'a' lacks its ZIP64 sizes",
+        {},
+    ),
+    "a wide number of seven bytes": (
+        archive_of(
+            Member(
+                central={"size": WIDE},
+                extra=struct.pack("<HH", 1, 7) + b"\5" + bytes(6) + struct.pack("<HH", 0x900, 0),
+            )
+        ),
         "entry 'a' lacks its ZIP64 sizes",
         {},
     ),

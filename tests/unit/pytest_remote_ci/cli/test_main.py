@@ -18,6 +18,8 @@ import pytest
 from support.fake_runner import KEY, FakeRunner, Request, complete, fake_runner, log
 from support.waiting import wait_until
 
+from pytest_remote_ci.cli.main import make_parser
+
 COMMAND = str(Path(sys.executable).with_name("remote-ci"))
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -463,3 +465,9 @@ def test_without_a_verdict_the_reason_is_said(
     answer = remote_ci(environ, project, "submit")
     assert answer.returncode == 70
     assert answer.stderr.endswith("Job failed: container lost\n")
+
+
+def test_a_missing_job_is_all_that_pull_asks_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["pull"])
+    assert capsys.readouterr().err.strip().endswith("the following arguments are required: JOB")

@@ -17,6 +17,7 @@ from pytest_remote_ci.cli import main
 from pytest_remote_ci.cli.plan_view import critical_path
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session import pipeline_files
+from pytest_remote_ci.wire.answers import CheckedPipelines, Plan
 from pytest_remote_ci.workspace import changed_files
 
 
@@ -46,8 +47,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `remote-ci pipeline …`; the question crosses no process, but both sides' JSON."""
 
-    def read_locally(question: Any) -> Any:
-        return json.loads(json.dumps(answer(json.loads(json.dumps(question)))))
+    def read_locally(question: Any) -> CheckedPipelines:
+        return CheckedPipelines(json.loads(json.dumps(answer(json.loads(json.dumps(question))))))
 
     def command(*words: str) -> Done:
         monkeypatch.setattr(pipeline_files, "read_locally", read_locally)
@@ -433,7 +434,7 @@ def test_what_changed_is_committed_uncommitted_or_untracked(project: Path, run: 
 
 
 def job(name: str, *needs: str, **more: Any) -> dict[str, Any]:
-    return {"name": name, "needs": list(needs), **more}
+    return {"name": name, "stage": "test", "needs": list(needs), **more}
 
 
 def test_the_critical_path_is_the_longest_chain_by_past_durations() -> None:
@@ -445,10 +446,10 @@ def test_the_critical_path_is_the_longest_chain_by_past_durations() -> None:
         job("e", skipped="x"),
         job("new", "d"),
     ]
-    plan = {"jobs": jobs[::-1]}
+    plan = Plan({"pipeline": "ci", "jobs": jobs[::-1]})
     assert critical_path(plan, {"a": 1, "b": 5, "c": 2, "d": 1, "e": 99}) == (["a", "b", "d"], 7.0)
     assert critical_path(plan, {}) == ([], 0.0)
-    assert critical_path({"jobs": []}, {"a": 1}) == ([], 0.0)
+    assert critical_path(Plan({"pipeline": "ci", "jobs": []}), {"a": 1}) == ([], 0.0)
 
 
 def test_reading_takes_a_process_that_the_project_s_modules_cannot_disturb(
@@ -457,7 +458,7 @@ def test_reading_takes_a_process_that_the_project_s_modules_cannot_disturb(
     for name in ("yaml.py", "ci_runner.py", "json.py"):
         write(project, "raise SystemExit('no')", name)
     assert main.main(["pipeline", "check", write(project, VALID)]) == 0
-    assert pipeline_files.read_locally({"files": [["a.yaml", "stages: 7"]]})["valid"] is False
+    assert pipeline_files.read_locally({"files": [["a.yaml", "stages: 7"]]}).fields["valid"] is False
     with pytest.raises(ConfigError, match="the pipelines could not be read: files: must be a list"):
         pipeline_files.read_locally({})
 

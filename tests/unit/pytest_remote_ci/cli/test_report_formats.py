@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.cli.report_formats import junit, page, rendered, report_time, text
+from pytest_remote_ci.cli.report_formats import junit, page, rendered, report_time, reports_in, text
 
 EXECUTION = {
     "id": "e1",
@@ -73,7 +73,7 @@ def utc() -> Iterator[None]:
 
 @pytest.mark.case("B54")
 def test_text_has_the_reference_system_s_labels() -> None:
-    assert text(PIPELINE).splitlines() == [
+    assert text(reports_in(PIPELINE)).splitlines() == [
         "Pipeline ID: p1",
         "Pipeline Name: ci",
         "Run Number: 3",
@@ -104,8 +104,10 @@ def test_text_has_the_reference_system_s_labels() -> None:
         "    Commit Hash: N/A",
         "    Status: CANCELED (needs 'tests', which failed)",
     ]
-    assert "Pipeline Name: ci" in text({**STAGE, "pipelineName": "ci"}), "only in a stage's own report"
-    two = text([PIPELINE, {**PIPELINE, "id": "p0"}])
+    assert "Pipeline Name: ci" in text(reports_in({**STAGE, "pipelineName": "ci"})), (
+        "only in a stage's own report"
+    )
+    two = text(reports_in([PIPELINE, {**PIPELINE, "id": "p0"}]))
     assert f"\n\n{'-' * 40}\nPipeline ID: p0\n" in two
 
 
@@ -137,7 +139,7 @@ def test_an_unknown_shape_is_shown_as_it_came(report: Any) -> None:
         ("yesterday", "yesterday"),
     ],
 )
-def test_times_are_local_and_junk_stays(value: object, shown: str) -> None:
+def test_times_are_local_and_junk_stays(value: str | None, shown: str) -> None:
     assert report_time(value) == shown
 
 
@@ -145,7 +147,7 @@ def test_junit_has_a_suite_per_stage_and_a_case_per_job() -> None:
     allowed = {**JOB, "name": "odd", "executions": [{**EXECUTION, "allowFailure": True}]}
     good = {**JOB, "name": "good", "status": "SUCCESS", "executions": [{**EXECUTION, "status": "SUCCESS"}]}
     root = ElementTree.fromstring(
-        junit({**PIPELINE, "stages": [{**STAGE, "jobs": [JOB, DROPPED, allowed, good]}]})
+        junit(reports_in({**PIPELINE, "stages": [{**STAGE, "jobs": [JOB, DROPPED, allowed, good]}]}))
     )
     (suite,) = root
     assert {key: suite.get(key) for key in ("name", "tests", "failures", "skipped")} == {
@@ -162,11 +164,11 @@ def test_junit_has_a_suite_per_stage_and_a_case_per_job() -> None:
     assert skipped.get("message") == "failed, allowed: exit code 1"
     assert list(cases["good"]) == []
     for alone in (JOB, {**STAGE, "pipelineName": "ci", "runNumber": 3}, [PIPELINE]):
-        assert len(list(ElementTree.fromstring(junit(alone)))) == 1
+        assert len(list(ElementTree.fromstring(junit(reports_in(alone))))) == 1
 
 
 def test_the_page_escapes_what_it_shows() -> None:
-    shown = page(PIPELINE)
+    shown = page(reports_in(PIPELINE))
     assert "<td>tests &lt;x&gt;</td>" in shown
     assert "<x>" not in shown
     assert "needs &#x27;tests&#x27;, which failed" in shown

@@ -13,6 +13,7 @@ from pytest_remote_ci.client.runs import Runs
 from pytest_remote_ci.errors import AmbiguousId, JobNotFound
 
 #: Newest first, as the runner lists them.
+COMMON: dict[str, Any] = {"status": "completed", "jobs": []}
 STORED = [
     {"run_id": "e2e00000-0000-4000-8000-000000000000", "pipeline": "ci", "number": 3},
     {"run_id": "aa200000-0000-4000-8000-000000000000", "pipeline": "e2e", "number": 2},
@@ -29,11 +30,11 @@ STORED = [
 def answer(request: Request) -> tuple[int, Any, dict[str, str]]:
     if request.path == "/runs":
         wanted = request.query.get("pipeline")
-        found = [run for run in STORED if wanted in (None, run["pipeline"])]
+        found = [COMMON | run for run in STORED if wanted in (None, run["pipeline"])]
         return 200, found[: int(request.query.get("limit", "1000"))], {}
     for run in STORED:
         if request.path in (f"/runs/{run['run_id']}", f"/pipelines/{run['pipeline']}/runs/{run['number']}"):
-            return 200, run, {}
+            return 200, COMMON | run, {}
     return 404, {"detail": "Run not found"}, {}
 
 
@@ -56,7 +57,7 @@ def runs() -> Iterator[Runs]:
     ],
 )
 def test_a_word_names_a_run(runs: Runs, word: str, run_id: str) -> None:
-    assert runs.find(word)["run_id"].startswith(run_id)
+    assert runs.find(word).run_id.startswith(run_id)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +74,8 @@ def test_the_beginning_of_several_ids_names_none(runs: Runs) -> None:
 
 
 def test_the_newest_run_is_asked_for_by_the_name_alone(runs: Runs) -> None:
-    assert runs.newest("e2e")["number"] == 2
-    assert runs.newest("a/b #1")["number"] == 1
+    assert runs.newest("e2e").number == 2
+    assert runs.newest("a/b #1").number == 1
     for name in ("", "aa20", "\udcff"):
         with pytest.raises(JobNotFound, match="has no run"):
             runs.newest(name)

@@ -298,6 +298,7 @@ def test_a_full_home_is_one_line(tmp_path: Path) -> None:
         assert done.returncode in (69, 70, 4)
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
         assert "No space left on device" in line or "is full" in line
+        assert str(disk) in line
         assert "Traceback" not in done.stderr
     finally:
         subprocess.run(["umount", str(disk)], check=True)

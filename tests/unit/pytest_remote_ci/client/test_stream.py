@@ -16,6 +16,7 @@ from support.waiting import wait_until
 from pytest_remote_ci.client.client import Client
 from pytest_remote_ci.client.runs import Runs
 from pytest_remote_ci.errors import JobNotFound, RunnerRefused, RunnerUnreachable
+from pytest_remote_ci.wire.events import Event
 
 EVENTS = [log(f"line {number} ä\n") for number in range(20)] + [complete()]
 
@@ -36,8 +37,8 @@ def frame_size(seq: int, event: dict[str, Any]) -> int:
     return len(f"id: {seq}\ndata: {json.dumps(event)}\n\n")
 
 
-def numbers(events: list[dict[str, Any]]) -> list[str]:
-    return [event["data"].split()[1] for event in events if event["type"] == "log"]
+def numbers(events: list[Event]) -> list[str]:
+    return [event.text.split()[1] for event in events if event.type == "log"]
 
 
 def test_every_event_arrives_once_and_in_order_however_often_the_connection_breaks(
@@ -49,7 +50,7 @@ def test_every_event_arrives_once_and_in_order_however_often_the_connection_brea
     troubles: list[str] = []
     events = list(client.stream(job.id, on_trouble=lambda text, left: troubles.append(text)))
     assert numbers(events) == [str(number) for number in range(20)]
-    assert events[-1]["type"] == "complete"
+    assert events[-1].type == "complete"
     assert troubles
     resumed = [request.headers.get("last-event-id") for request in runner.requests[1:]]
     assert any(resumed), "a resumed stream names the last event seen"
@@ -96,16 +97,16 @@ def test_a_run_is_never_asked_for_at_the_route_of_a_job(runner: FakeRunner) -> N
     runner.swallow_streams = True
     with Client(runner.url, KEY, read_timeout=0.2, sleep=lambda seconds: None) as client:
         events = list(Runs(client).stream(run.id))
-    assert [event["type"] for event in events] == ["log", "run_complete"]
+    assert [event.type for event in events] == ["log", "run_complete"]
     assert runner.paths("GET") == [f"/runs/{run.id}/stream", f"/runs/{run.id}/events"]
 
 
 def test_events_arrive_while_the_job_runs(runner: FakeRunner, client: Client) -> None:
     job = runner.add_job(log("line 0\n"))
     stream = iter(client.stream(job.id))
-    assert next(stream)["data"] == "line 0\n"
+    assert next(stream).text == "line 0\n"
     threading.Timer(0.05, lambda: job.events.extend([log("line 1\n"), complete()])).start()
-    assert [event["type"] for event in stream] == ["log", "complete"]
+    assert [event.type for event in stream] == ["log", "complete"]
 
 
 def test_portions_are_fetched_where_streams_do_not_get_through(runner: FakeRunner) -> None:
@@ -117,7 +118,7 @@ def test_portions_are_fetched_where_streams_do_not_get_through(runner: FakeRunne
         events = list(stream)
     assert stream.polling
     assert numbers(events) == ["0", "1", "2", "3", "4"]
-    assert events[-1]["type"] == "complete"
+    assert events[-1].type == "complete"
 
 
 def test_a_stream_that_is_held_back_is_noticed_after_one_silence(runner: FakeRunner) -> None:
@@ -126,7 +127,7 @@ def test_a_stream_that_is_held_back_is_noticed_after_one_silence(runner: FakeRun
     troubles: list[tuple[str, float | None]] = []
     with Client(runner.url, KEY, read_timeout=0.2, sleep=lambda seconds: None) as client:
         stream = client.stream(job.id, on_trouble=lambda *trouble: troubles.append(trouble))
-        assert list(stream)[-1]["type"] == "complete"
+        assert list(stream)[-1].type == "complete"
     assert troubles == [
         ("something between here and the runner holds its stream back: asking for events instead", None)
     ]
@@ -185,7 +186,7 @@ def test_a_busy_runner_is_given_the_time_that_it_asks_for(runner: FakeRunner) ->
     runner.intercept = lambda request: answers.pop(0) if answers else None
     slept: list[float] = []
     with Client(runner.url, KEY, sleep=slept.append) as client:
-        assert [event["type"] for event in client.stream(job.id)] == ["complete"]
+        assert [event.type for event in client.stream(job.id)] == ["complete"]
     assert slept[0] >= 7
     assert slept[1] >= 3
 
@@ -244,7 +245,7 @@ def test_the_beginning_is_asked_for_only_when_wanted(
 def test_a_megabyte_of_log_is_parsed_in_a_moment(runner: FakeRunner, client: Client) -> None:
     job = runner.add_job(*[log("x" * 65536) for _ in range(64)], complete())
     began = time.thread_time()
-    assert sum(len(event.get("data", "")) for event in client.stream(job.id)) == 64 * 65536
+    assert sum(len(event.text) for event in client.stream(job.id)) == 64 * 65536
     assert time.thread_time() - began < 60
 
 

@@ -42,8 +42,8 @@ def load(folder: Path, text: str) -> config.Config:
     [
         (
             '[tool.remote-ci.services.db]\nimage = "postgres:17"\n'
-            'env = { POSTGRES_PASSWORD = "test", PORT = 5432, ON = true }\n'
-            'health = "pg_isready -U postgres"\nports = [5432, 5433]\ncommand = ["postgres", "-c", 1]\n'
+            'env = { POSTGRES_PASSWORD = "test", PORT = 5432, ON = true, V = 1.10 }\n'
+            'health = "pg_isready -U postgres"\nports = [5432, 5433]\ncommand = ["postgres", "-c", 1, 2.50]\n'
         ),
         '[tool.remote-ci.services]\ncache = "redis:7"\nqueue = { image = "rabbitmq" }\n',
         '[tool.remote-ci.services.db]\nname = "other"\nimage = "postgres"\n',

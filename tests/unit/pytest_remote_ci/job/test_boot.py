@@ -55,6 +55,18 @@ FILES = {
     "test_stop.py": "import pytest\ndef test_a(): pytest.exit('stop', 7)",
     "test_interrupt.py": "def test_a(): raise KeyboardInterrupt",
     "sub/test_path.py": "import sys, os\ndef test_a(): print('PATH', sys.path[:2], os.path.basename(sys.argv[0]))",
+    "test_main.py": """
+import multiprocessing, os, sys
+
+def test_a():
+    main = sys.modules["__main__"]
+    print("MAIN", main.__file__, main.__package__, getattr(main.__spec__, "name", None))
+    print("ARGV", getattr(sys, "orig_argv", [])[1:])
+    child = multiprocessing.get_context("spawn").Process(target=os.getcwd)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+""",
 }
 
 
@@ -68,6 +80,7 @@ ENDS = {
     "nothing selected (5)": ["test_ok.py", "-k", "nothing"],
     "a code of its own (7)": ["test_stop.py"],
     "the same path and name": ["-s", "sub/test_path.py"],
+    "the same main module": ["-s", "test_main.py"],
 }
 
 
@@ -81,7 +94,9 @@ def test_output_and_exit_code_are_those_of_pytest_itself(
 
 
 @pytest.mark.sampled(4)
-@pytest.mark.parametrize("end", ["fails (1)", "cannot be collected (2)", "the same path and name"])
+@pytest.mark.parametrize(
+    "end", ["fails (1)", "cannot be collected (2)", "the same path and name", "the same main module"]
+)
 def test_and_so_they_are_for_older_ones(python: str, end: str, tmp_path: Path) -> None:
     compare(python, "module", ENDS[end], tmp_path)
 
@@ -91,7 +106,7 @@ def test_and_with_options_of_the_interpreter(
     mode: str, option: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     python = python_with(NEWEST, tmp_path_factory.getbasetemp() / "pytests")
-    compare(python, mode, ["-s", "sub/test_path.py"], tmp_path, option)
+    compare(python, mode, ["-s", "sub/test_path.py", "test_main.py"], tmp_path, option)
 
 
 def compare(python: str, mode: str, args: list[str], folder: Path, *options: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -318,3 +319,26 @@ def test_the_worker_hides_itself_and_seals_with_or_without_the_quick_way(quick: 
     )
     done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["1", "0", seals.seal_of(b"{}", "01" * 32)], done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no inotify")
+def test_output_wakes_the_worker(spool: Path) -> None:
+    for name in ("stdout", "stderr"):
+        (spool / name).touch()
+    handle = worker.watch(str(spool))
+    assert handle is not None
+    try:
+        assert select.select([handle], [], [], 0)[0] == []
+        for name in ("stdout", "stderr"):
+            with (spool / name).open("a") as file:
+                file.write("x")
+            assert select.select([handle], [], [], 10)[0] == [handle]
+            os.read(handle, 4096)
+    finally:
+        os.close(handle)
+
+
+def test_a_system_that_cannot_tell_of_output_is_asked(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert worker.watch(str(spool / "missing")) is None
+    monkeypatch.setattr(worker, "_call", lambda name, *arguments: -1)
+    assert worker.watch(str(spool)) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 from pytest_remote_ci.replay.comparison import Comparison
 
@@ -14,11 +15,10 @@ def label_of(nodeid: str) -> tuple[str, str] | None:
 
 def report(comparison: Comparison, nodeid: str, outcome: str, when: str = "call", **more: object) -> None:
     skipped = outcome == "skipped"
-    comparison.pytest_runtest_logreport(
-        SimpleNamespace(
-            nodeid=nodeid, outcome=outcome, when=when, failed=outcome == "failed", skipped=skipped, **more
-        )
+    made: Any = SimpleNamespace(
+        nodeid=nodeid, outcome=outcome, when=when, failed=outcome == "failed", skipped=skipped, **more
     )
+    comparison.pytest_runtest_logreport(made)
 
 
 def test_only_tests_with_different_outcomes_are_named() -> None:

@@ -23,7 +23,7 @@ def short(when: str, **more: Any) -> wire.Passed:
 
 
 def long(when: str) -> wire.Report:
-    data = {
+    data: dict[str, object] = {
         "nodeid": "test_x.py::test_y",
         "location": list(LOCATION),
         "keywords": KEYWORDS,

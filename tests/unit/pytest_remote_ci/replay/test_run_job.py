@@ -10,9 +10,10 @@ import pytest
 
 from pytest_remote_ci.replay.job import PipelineJob
 from pytest_remote_ci.session.arguments import Place
+from pytest_remote_ci.wire.answers import RunJob
 from pytest_remote_ci.wire.events import Event
 
-PLANNED = {"name": "tests", "allow_failure": False}
+PLANNED = RunJob({"name": "tests", "stage": "test", "status": "running"})
 RECORDER: dict[str, Any] = {"type": "session", "t": "recorder", "protocol": 1, "cwd": "/x"}
 LOG: dict[str, Any] = {"type": "log", "stream": "terminal", "data": "1 failed"}
 COMPLETE: dict[str, Any] = {"type": "complete", "status": "completed", "exit_code": 1}

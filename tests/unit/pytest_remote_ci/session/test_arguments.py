@@ -281,3 +281,31 @@ def test_options_of_reporters_stay_where_the_session_is_replayed(place: argument
     forwarded = arguments.forward(given, place, takes_value, local_reporters=here)
     assert forwarded == ["--html=c.html", "--log-file=d.log", "-x"]
     assert arguments.file_writing_options(given, here) == ["--html", "--log-file"]
+
+
+def test_the_value_of_an_option_that_only_pytest_knows_is_no_path_to_run(place: arguments.Place) -> None:
+    outside = str(place.root.parent / "elsewhere.py")
+    with pytest.raises(WorkspaceError):
+        arguments.forward(["--mine", outside], place, lambda option: None)
+    given = ["--mine", outside, "-x"]
+    assert arguments.forward(given, place, lambda option: option == "--mine") == given
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["-x", "--remote-ci-name=a", "--remote-ci-env", "B"], ["--remote-ci-env", "--remote-ci-name"]),
+        (["--remote-ci", "--remote-ci-name=a"], []),
+        (["--remote-ci-dry-run", "--remote-ci-name=a"], []),
+        (["--version", "--remote-ci-name=a"], []),
+        (["--markers", "--remote-ci-name=a"], []),
+        (
+            ["--remote-ci-attach=1", "--remote-ci-name=a", "--remote-ci-url=x", "--remote-ci-retries=1"],
+            ["--remote-ci-name", "--remote-ci-retries"],
+        ),
+        (["--remote-ci-replay", "1", "-x"], []),
+        (["-x"], []),
+    ],
+)
+def test_options_without_effect_are_named(typed: list[str], expected: list[str]) -> None:
+    assert arguments.without_effect(typed) == expected

@@ -11,6 +11,7 @@ import pytest
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session import arguments, job_arguments
 from pytest_remote_ci.session.arguments import Place
+from pytest_remote_ci.wire.answers import Plan
 
 FINE = "--remote-ci-only-if-known=--remote-ci-none-is-fine"
 
@@ -28,17 +29,20 @@ def place(tmp_path: Path) -> Place:
 
 def given_to(place: Place, given: Sequence[str], *jobs: dict[str, Any]) -> list[list[str] | None]:
     """What each job's pytest gets."""
-    plan = {
-        "version": 1,
-        "pipeline": "ci",
-        "jobs": [{"name": f"job{n}", **job} for n, job in enumerate(jobs)],
-    }
+    plan = Plan(
+        {
+            "version": 1,
+            "pipeline": "ci",
+            "jobs": [{"name": f"job{n}", "stage": "test", **job} for n, job in enumerate(jobs)],
+        }
+    )
 
     def forward(words: Sequence[str], there: Place) -> list[str]:
         return arguments.forward(words, there, takes_value)
 
     made = job_arguments.appended(plan, given, place, takes_value, forward)
-    return [job.get("args") for job in made["jobs"]]
+    assert [job.fields for job in made.jobs] == made.fields["jobs"]
+    return [job.args if job.is_pytest else None for job in made.jobs]
 
 
 TABLE: list[tuple[str, list[str], list[str], list[str]]] = [

@@ -13,6 +13,8 @@ from pytest_remote_ci.config.config import Config
 from pytest_remote_ci.config.values import Retries as Wanted
 from pytest_remote_ci.errors import ConfigError
 from pytest_remote_ci.session import small_plan
+from pytest_remote_ci.wire import answers
+from pytest_remote_ci.wire.checks import as_services
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 SENT = SubmitOptions(
@@ -20,7 +22,7 @@ SENT = SubmitOptions(
 )
 
 
-def made(sent: SubmitOptions = SENT, **settings: Any) -> dict[str, Any]:
+def made(sent: SubmitOptions = SENT, **settings: Any) -> answers.Plan:
     plan = small_plan.make(Config(**settings), sent)
     assert plan is not None
     return plan
@@ -33,7 +35,7 @@ def test_one_job_needs_no_plan(settings: dict[str, Any]) -> None:
 
 def test_each_python_has_a_job_with_all_options() -> None:
     raw = made(python=("3.10", "3.13"), retries=Wanted(2, (1,)))
-    plan = Plan.from_dict(raw)
+    plan = Plan.from_dict(raw.fields)
     assert (plan.pipeline, plan.keep_going, [job.name for job in plan.jobs]) == (
         "project",
         True,
@@ -47,13 +49,13 @@ def test_each_python_has_a_job_with_all_options() -> None:
 
 def test_an_image_stays_that_of_every_python() -> None:
     sent = SubmitOptions(root="/p", image="mine:1", python="3.10")
-    for job in Plan.from_dict(made(sent, python=("3.10", "3.13"))).jobs:
+    for job in Plan.from_dict(made(sent, python=("3.10", "3.13")).fields).jobs:
         assert options_of(sent.to_dict(), job)["image"] == "mine:1"
 
 
 def test_retries_change_nothing_else_of_the_only_job() -> None:
     raw = made(retries=Wanted(1), name="nightly")
-    plan = Plan.from_dict(raw)
+    plan = Plan.from_dict(raw.fields)
     assert (plan.pipeline, plan.jobs[0].retries, small_plan.labels(raw)) == (
         "nightly",
         Retries(1),
@@ -63,16 +65,21 @@ def test_retries_change_nothing_else_of_the_only_job() -> None:
 
 
 def test_limits_services_and_secrets_are_those_of_a_single_job() -> None:
-    sent = SubmitOptions(root="/p", shm_size=2 << 20, services=({"name": "db", "image": "postgres:16"},))
-    job = Plan.from_dict(made(sent, retries=Wanted(1), secrets=("TOKEN",))).jobs[0]
+    sent = SubmitOptions(
+        root="/p",
+        shm_size=2 << 20,
+        services=as_services("services", [{"name": "db", "image": "postgres:16"}]),
+    )
+    job = Plan.from_dict(made(sent, retries=Wanted(1), secrets=("TOKEN",)).fields).jobs[0]
     found = options_of(sent.to_dict(), job)
     assert (found["shm_size"], found["secrets"]) == (2 << 20, ["TOKEN"])
-    assert [service["image"] for service in found["services"]] == ["postgres:16"]
+    [service] = SubmitOptions.from_dict(found).services
+    assert service["image"] == "postgres:16"
 
 
 @pytest.mark.parametrize("root", ["/", None, "/home/\x1b[2J", "C:/code/project"])
 def test_a_name_is_always_one_that_the_runner_accepts(root: str | None) -> None:
-    Plan.from_dict(made(SubmitOptions(root=root), retries=Wanted(1)))
+    Plan.from_dict(made(SubmitOptions(root=root), retries=Wanted(1)).fields)
 
 
 def test_several_pythons_are_not_shown_as_text() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_remote_ci.terminal.run_view import RunView, bar, block, state_of, verdict, words
+from pytest_remote_ci.wire.answers import Run, RunJob
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=timezone.utc)
 JOB: dict[str, Any] = {
@@ -34,17 +35,20 @@ OVER = {**STARTED, "end_time": "2026-01-01T12:00:12Z"}
 RUNNING = {**JOB, **STARTED, "status": "running", "phase": "testing"}
 
 
-def run(*jobs: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {
-        "pipeline": "ci",
-        "number": 2,
-        "stages": ["one"],
-        "jobs": list(jobs),
-        "status": "running",
-        "success": None,
-        "reason": None,
-        **more,
-    }
+def run(*jobs: dict[str, Any], **more: Any) -> Run:
+    return Run(
+        {
+            "run_id": "r",
+            "pipeline": "ci",
+            "number": 2,
+            "stages": ["one"],
+            "jobs": list(jobs),
+            "status": "running",
+            "success": None,
+            "reason": None,
+            **more,
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,14 +80,14 @@ def run(*jobs: dict[str, Any], **more: Any) -> dict[str, Any]:
     ],
 )
 def test_what_is_said_of_a_job(job: dict[str, Any], shown: str) -> None:
-    assert words(job, NOW) == shown
+    assert words(RunJob(job), NOW) == shown
 
 
 def test_the_bar_is_measured_by_past_runs() -> None:
-    assert bar(RUNNING, NOW) == ""
-    assert bar({**RUNNING, "past_seconds": 60.0}, NOW) == "██████░░░░░░ of 60 s  "
-    assert bar({**RUNNING, "past_seconds": 3.0}, NOW).startswith("█" * 12)
-    assert bar({**JOB, "past_seconds": 3.0}, NOW) == ""
+    assert bar(RunJob(RUNNING), NOW) == ""
+    assert bar(RunJob({**RUNNING, "past_seconds": 60.0}), NOW) == "██████░░░░░░ of 60 s  "
+    assert bar(RunJob({**RUNNING, "past_seconds": 3.0}), NOW).startswith("█" * 12)
+    assert bar(RunJob({**JOB, "past_seconds": 3.0}), NOW) == ""
 
 
 @pytest.mark.parametrize(
@@ -128,4 +132,4 @@ def test_stages_stand_in_their_order() -> None:
     late = {**JOB, "name": "long name", "stage": "two"}
     lines = [line for _, line in block(run(late, JOB, stages=["one", "empty", "two"]), NOW)]
     assert lines == ["one:", "  · a          waiting", "empty:", "two:", "  · long name  waiting"]
-    assert state_of(late) == "waiting"
+    assert state_of(RunJob(late)) == "waiting"

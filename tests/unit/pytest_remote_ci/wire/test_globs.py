@@ -97,6 +97,17 @@ def test_a_folder_in_which_nothing_can_match_is_not_entered() -> None:
     assert reports.down("deeper") is None
 
 
+def test_what_a_name_costs_is_known() -> None:
+    def cost(*patterns: str) -> int:
+        step = Globs(patterns).root().down("a")
+        assert step is not None
+        return step.cost
+
+    assert cost("**/" * 340 + "x") == 1, "as one of them"
+    assert cost("a/**/x", "**/*.xml", "a") == 1
+    assert cost(*("**/*a*/" * 140 + "x" for _ in range(200))) > 10
+
+
 def test_hostile_patterns_and_names_take_no_time() -> None:
     began = time.thread_time()
     for pattern in ("*a" * 16 + "b", "**/" * 300 + "x"):

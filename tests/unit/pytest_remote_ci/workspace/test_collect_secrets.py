@@ -96,5 +96,6 @@ def _pasted(text: str) -> list[str]:
 
     file = Path(os.environ["XDG_CACHE_HOME"]).with_name("pasted.toml")
     file.write_text(text.splitlines()[-1].strip())
-    include: list[str] = read_toml(file)["include"]
+    include = read_toml(file)["include"]
+    assert isinstance(include, list)
     return include

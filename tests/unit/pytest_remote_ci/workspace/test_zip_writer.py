@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import time
 import zipfile
 from dataclasses import replace
@@ -88,11 +89,23 @@ class TestZip:
         make(other, {"a.py": "y = 3\n"})
         assert zipped(collect.collect(other)) != zipped(first)
 
-    def test_contents_that_are_compressed_already_are_stored(self, project: Path) -> None:
-        make(project, {"a.PNG": "x" * 1000, "a.txt": "x" * 1000})
+    def test_contents_that_do_not_shrink_are_stored_whatever_their_names(self, project: Path) -> None:
+        noise = random.Random(1).randbytes(300_000)
+        contents = {
+            "noise.txt": noise,
+            "text.png": b"text\n" * 60_000,
+            "text, then noise.bin": b"text\n" * 20_000 + noise,
+            "small noise.bin": noise[:1000],
+            "empty": b"",
+        }
+        for name, content in contents.items():
+            (project / name).write_bytes(content)
         with zipfile.ZipFile(io.BytesIO(collect.create_project_zip(project))) as archive:
-            kinds = {info.filename: info.compress_type for info in archive.infolist()}
-        assert kinds == {"a.PNG": zipfile.ZIP_STORED, "a.txt": zipfile.ZIP_DEFLATED}
+            stored = {
+                info.filename for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED
+            }
+            assert stored & contents.keys() == {"noise.txt"}
+            assert {name: archive.read(name) for name in contents} == contents
 
     def test_progress_goes_up_to_the_whole_size(self, project: Path, tmp_path: Path) -> None:
         make(project, {"a": "x" * 3_000_000, "b": "x" * 500, "c": ""})

@@ -138,6 +138,16 @@ def test_a_tree_that_is_too_deep_is_not_followed_down(folder: Path) -> None:
     assert "folders deep" in notes(folder)
 
 
+def test_the_walk_is_no_recursion(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "MAX_DEPTH", 3000)
+    place = folder
+    for _ in range(1500):
+        place = place / "d"
+        place.mkdir()
+    put(place, "x")
+    assert find(folder, Globs(["**/y"])).entries == 1501
+
+
 def test_only_so_many_files_are_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "MAX_ENTRIES", 10)
     for number in range(8):
@@ -147,6 +157,16 @@ def test_only_so_many_files_are_looked_at(folder: Path, monkeypatch: pytest.Monk
     assert [file.path for file in found.files] == [f"a/{number}" for number in range(8)]
     assert found.entries == 11
     assert "only 10 files and folders are looked at" in found.omissions.lines()[0]
+
+
+def test_fewer_files_are_looked_at_for_very_many_patterns(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "MAX_ENTRIES", 100)
+    for number in range(90):
+        put(folder, f"a/{number}")
+    assert find(folder, Globs(["**/x"] * 10)).omissions.lines() == []
+    assert "files and folders are looked at" in find(folder, Globs(["**/x"] * 100)).omissions.lines()[0]
 
 
 def test_where_nothing_can_match_nobody_looks(folder: Path) -> None:

@@ -325,6 +325,39 @@ def test_too_much_is_not_kept_and_the_next_job_says_so(
     assert [item.problem for item in bench.folders.find("user-1")] == [None]
 
 
+def test_a_deep_folder_is_opened_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a job could make the runner open millions: the thread in which it does so serves all users."""
+    count, really_open = 0, os.open
+
+    def counting(*args: Any, **named: Any) -> int:
+        nonlocal count
+        count += 1
+        return really_open(*args, **named)
+
+    def write(folder: Path) -> None:
+        for number in range(100):
+            (folder / ".hypothesis" / "/".join("d" * 30) / str(number)).mkdir(parents=True)
+
+    monkeypatch.setattr(os, "open", counting)
+    bench.run(write)
+    assert count < 2000
+
+
+def test_many_patterns_cost_no_more_than_a_few(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "MAX_ENTRIES", 100)
+    job = bench.job(keep=[f"**/x/**/{number}" for number in range(10)])
+    written = bench.written(job).project
+    bench.give(job)
+    for number in range(90):
+        (written / f"file-{number}").touch()
+    bench.keeper.expect(job, bench.written(job))
+    assert list(bench.keeper._expected) == [job.id], "what cannot be looked through may be there"
+    bench.take(job)
+    problems = [item.problem or "" for item in bench.folders.find("user-1")]
+    assert len(problems) == 6
+    assert all("comes after patterns with too many" in problem for problem in problems)
+
+
 def test_too_much_at_first_is_said_too(bench: Bench) -> None:
     bench.run(lambda folder: huge(folder / ".hypothesis"))
     assert [(item.files, item.size) for item in bench.folders.find("user-1")] == [(0, 0)]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ci_runner.controller.engine import Bind, ContainerSpec, Limits, Overlay
-from ci_runner.controller.engines.docker import container_profile, image_refs
+from ci_runner.controller.engines.docker import container_profile, docker_json, image_refs
 from ci_runner.errors import PermanentError
 
 GOLDEN = Path(__file__).with_name("container_profile.json")
@@ -168,7 +168,7 @@ def test_a_container_of_another_user_has_its_home(tmp_path: Path) -> None:
     assert "uid=65533,gid=65533" in config["HostConfig"]["Tmpfs"]["/ci/home"]
 
 
-def inspected(**state: Any) -> dict[str, Any]:
+def inspected(state: docker_json.State) -> docker_json.Container:
     return {
         "Id": "c1",
         "Name": "/cir-job-1",
@@ -182,6 +182,7 @@ def inspected(**state: Any) -> dict[str, Any]:
             "FinishedAt": "0001-01-01T00:00:00Z",
             **state,
         },
+        "HostConfig": {},
     }
 
 
@@ -212,14 +213,14 @@ def inspected(**state: Any) -> dict[str, Any]:
         pytest.param({"Status": "restarting"}, {"state": "running"}, id="a state that we do not use"),
     ],
 )
-def test_an_inspection_becomes_an_observation(state: dict[str, Any], expected: dict[str, Any]) -> None:
-    seen = container_profile.observed(inspected(**state))
+def test_an_inspection_becomes_an_observation(state: docker_json.State, expected: dict[str, Any]) -> None:
+    seen = container_profile.observed(inspected(state))
     assert (seen.id, seen.name, seen.role, seen.job_id, seen.attempt) == ("c1", "cir-job-1", "test", "job", 1)
     assert {name: getattr(seen, name) for name in expected} == expected
 
 
 def test_what_ended_at_once_did_not_end_before_it_started() -> None:
-    seen = container_profile.observed(inspected(Status="exited", FinishedAt="2026-01-02T03:04:05.1Z"))
+    seen = container_profile.observed(inspected({"Status": "exited", "FinishedAt": "2026-01-02T03:04:05.1Z"}))
     assert seen.started_at is not None
     assert seen.started_at == seen.finished_at
 

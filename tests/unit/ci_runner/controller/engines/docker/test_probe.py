@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from ci_runner.controller.engines.docker import api, probe
+from ci_runner.controller.engines.docker import api, docker_json, probe
 from ci_runner.errors import EngineUnavailable, PermanentError
 
-SOUND: dict[str, Any] = {
+SOUND: docker_json.Info = {
     "OSType": "linux",
     "LiveRestoreEnabled": True,
     "MemoryLimit": True,
@@ -22,7 +20,7 @@ SOUND: dict[str, Any] = {
 }
 
 
-def version(runc: str = "1.3.3") -> dict[str, Any]:
+def version(runc: str = "1.3.3") -> docker_json.Version:
     return {"Version": "28.0", "ApiVersion": "1.50", "Components": [{"Name": "runc", "Version": runc}]}
 
 
@@ -40,7 +38,7 @@ def test_a_sound_engine_has_no_problem() -> None:
         pytest.param({"MemoryLimit": False}, "memory limits", id="no limit of memory"),
     ],
 )
-def test_each_weakness_is_one_sentence(info: dict[str, Any], words: str) -> None:
+def test_each_weakness_is_one_sentence(info: docker_json.Info, words: str) -> None:
     (said,) = probe.warnings(version(), {**SOUND, **info})
     assert words in said
 
@@ -74,12 +72,14 @@ def test_versions_of_runc_with_known_escapes(text: str, safe: bool) -> None:
         ("unix:///var/run/docker.sock", {"OSType": "windows"}, True),
     ],
 )
-def test_engines_that_cannot_share_folders_are_refused(url: str, info: dict[str, Any], refused: bool) -> None:
+def test_engines_that_cannot_share_folders_are_refused(
+    url: str, info: docker_json.Info, refused: bool
+) -> None:
     assert bool(probe.unreachable_host({**SOUND, **info}, url)) is refused
 
 
 def test_the_likeliest_base_image_is_probed() -> None:
-    images = [
+    images: list[docker_json.ImageSummary] = [
         {"RepoTags": ["<none>:<none>"], "Size": 1, "Id": "untagged", "Labels": {"ci-runner.pythons": "3.11"}},
         {"RepoTags": ["postgres:16"], "Size": 2, "Id": "other", "Labels": None},
         {"RepoTags": ["python:3.12"], "Size": 3, "Id": "python", "Labels": None},

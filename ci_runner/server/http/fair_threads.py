@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict, deque
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from waitress.task import ThreadedTaskDispatcher
 
@@ -114,29 +114,31 @@ class FairDispatcher(ThreadedTaskDispatcher):
     def __init__(self, threads: int, share: int) -> None:
         """`share`: maximum number of threads per owner; streams are not counted, they have their own limits."""
         super().__init__()
-        self.queue: Any = FairQueue(self, share)
+        self._turns = FairQueue(self, share)
+        self.queue = self._turns  # type: ignore[assignment]  # it has what Waitress uses of a deque
         self._quick = ThreadedTaskDispatcher()
         self._quick.set_thread_count(_QUICK_THREADS)
         self.set_thread_count(threads)
 
-    def add_task(self, task: Any) -> None:
+    def add_task(self, task: Work) -> None:  # type: ignore[override]  # Waitress' tasks have no owner
         """Queue one piece of work."""
         if task.owner is None:
-            self._quick.add_task(task)
+            self._quick.add_task(task)  # type: ignore[arg-type]  # it has the methods of one
         else:
             with self.lock:
-                self.queue.append(task)
+                self._turns.append(task)
                 self.queue_cv.notify()
 
     def detach(self) -> None:
         """Stop counting the calling thread's work for its owner, because it became a stream."""
-        turn = getattr(self.queue.current, "turn", None)
+        turn = getattr(self._turns.current, "turn", None)
         if turn is not None:
-            self.queue.finish(turn)
+            self._turns.finish(turn)
 
-    def shutdown(self, cancel_pending: bool = True, timeout: int = 5) -> bool:
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
         """End all threads, waiting at most `timeout` seconds."""
         with self.lock:
-            self.queue.drain()
+            self._turns.drain()
         self._quick.shutdown(timeout=1)
-        return bool(super().shutdown(cancel_pending, timeout))
+        # The stubs allow no fractions of seconds.
+        return bool(super().shutdown(cancel_pending, timeout))  # type: ignore[arg-type]
