@@ -19,6 +19,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 SMALLEST: dict[str, tuple[list[str], str]] = {
     "builds": (["--rounds", "1", "--image", TEST_IMAGE], "layer"),
     "collect": (["--files", "60"], "warm"),
+    "compare": (["--base-image", TEST_IMAGE, "--rounds", "1", "--suites", "tiny"], "unchanged"),
     "output_memory": (["--megabytes", "1"], "client/direct"),
     "overhead": (
         ["--engine", "process", "--suites", "plain", "--runs", "1", "--cold-runs", "1", "--interrupts", "1"],
@@ -37,7 +38,7 @@ SMALLEST: dict[str, tuple[list[str], str]] = {
     ),
 }
 #: Modules that benchmarks import.
-SHARED = {"client_clock", "common", "private_runner", "replay_clock", "suites"}
+SHARED = {"buildbot_try", "client_clock", "common", "private_runner", "replay_clock", "suites"}
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -88,7 +89,8 @@ def test_it_explains_itself(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.docker] * (name == "builds")) for name in SMALLEST]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.docker] * (name in ("builds", "compare"))) for name in SMALLEST],
 )
 def test_it_gives_figures_with_its_smallest_numbers(name: str, tmp_path: Path) -> None:
     args, figure = SMALLEST[name]

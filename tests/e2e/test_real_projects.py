@@ -1,6 +1,6 @@
 """Real projects from the package index: every test ends remotely as it does here, in an equal environment.
 
-`scripts/compare` does the work and docs/guide/projects.md has what it found about many more; these few are small,
+`scripts/compare-outcomes` does the work and docs/guide/projects.md has what it found about many more; these few are small,
 differ in their packaging, and show every kind of outcome. Their source distributions are kept in `.cache`.
 """
 
@@ -45,12 +45,12 @@ def about(project: tuple[str, ...]) -> pytest.MarkDecorator:
 def compared(
     request: pytest.FixtureRequest, runner: Runner, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Ahead[dict[str, Any]]]:
-    """What `scripts/compare` says about a project; raises where the two sides differ."""
+    """What `scripts/compare-outcomes` says about a project; raises where the two sides differ."""
 
     def compare(project: tuple[str, ...]) -> dict[str, Any]:
         folder = tmp_path_factory.mktemp("compared")
         found = folder / "found.json"
-        command = [sys.executable, str(ROOT / "scripts" / "compare"), *project, "--json", str(found)]
+        command = [sys.executable, str(ROOT / "scripts" / "compare-outcomes"), *project, "--json", str(found)]
         command += ["--work", str(folder / "work"), "--sdists", str(SOURCES)]
         done = run(command, env=developer.environ(), timeout=500)
         assert done.code == 0, done.text
