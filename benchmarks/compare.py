@@ -142,6 +142,9 @@ def make_bench(suite: Suite, folder: Path, image: str | None, engine: str) -> Be
     """Make a suite's project, a git repository, and the developer's environment for it."""
     import uv
 
+    sys.path.append(str(HERE / "scripts"))
+    from install_wheel import built_wheel
+
     bench = Bench(folder, clean_environment() | {"HOME": str(folder / "home")}, image, engine)
     (folder / "home").mkdir(parents=True)
     tests = bench.project / "tests"
@@ -164,7 +167,7 @@ def make_bench(suite: Suite, folder: Path, image: str | None, engine: str) -> Be
     install = ["pip", "install", "-q", "--python", bench.python, "--compile-bytecode"]
     run([uv.find_uv_bin(), *venv], cwd=folder, env=bench.environ)
     run(
-        [uv.find_uv_bin(), *install, "-r", str(requirements), "pytest-xdist", str(HERE)],
+        [uv.find_uv_bin(), *install, "-r", str(requirements), "pytest-xdist", str(built_wheel())],
         cwd=folder,
         env=bench.environ,
     )

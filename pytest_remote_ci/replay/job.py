@@ -25,8 +25,8 @@ from pytest_remote_ci.replay.event_source import (
     is_text_only,
     why_not_recorded,
 )
-from pytest_remote_ci.replay.labels import Labelling
-from pytest_remote_ci.replay.last_failed import note_collected
+from pytest_remote_ci.replay.multi_job.labels import Labelling
+from pytest_remote_ci.replay.multi_job.last_failed import note_collected
 from pytest_remote_ci.replay.nodes import Tree
 from pytest_remote_ci.replay.paths import PathMapper
 from pytest_remote_ci.replay.pytest_internals import OURS, count_collected

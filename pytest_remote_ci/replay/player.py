@@ -19,12 +19,12 @@ import pytest
 from pytest_remote_ci import exit_codes
 from pytest_remote_ci.errors import ClientError, NoVerdict
 from pytest_remote_ci.replay import plugin_diff, running_test
-from pytest_remote_ci.replay.comparison import Comparison
 from pytest_remote_ci.replay.event_source import EventSource
 from pytest_remote_ci.replay.job import Job, PipelineJob
-from pytest_remote_ci.replay.job_lines import JobLines
-from pytest_remote_ci.replay.labels import labels_of
-from pytest_remote_ci.replay.last_failed import forget_failures, note_failures
+from pytest_remote_ci.replay.multi_job.comparison import Comparison
+from pytest_remote_ci.replay.multi_job.job_lines import JobLines
+from pytest_remote_ci.replay.multi_job.labels import labels_of
+from pytest_remote_ci.replay.multi_job.last_failed import forget_failures, note_failures
 from pytest_remote_ci.replay.pytest_internals import (
     add_junit_error,
     backdate,

@@ -1,7 +1,7 @@
 """Real projects from the package index: every test ends remotely as it does here, in an equal environment.
 
-`scripts/compare-outcomes` does the work and docs/guide/projects.md has what it found about many more; these few are small,
-differ in their packaging, and show every kind of outcome. Their source distributions are kept in `.cache`.
+`scripts/compare-outcomes` does the work and docs/guide/projects.md has what it found about many more; these few are
+small, differ in their packaging, and show every kind of outcome. Their source distributions are kept in `.cache`.
 """
 
 from __future__ import annotations

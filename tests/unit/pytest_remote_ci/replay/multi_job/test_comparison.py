@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from pytest_remote_ci.replay.comparison import Comparison
+from pytest_remote_ci.replay.multi_job.comparison import Comparison
 
 
 def label_of(nodeid: str) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_remote_ci.replay.labels import Labelling, labels_of
+from pytest_remote_ci.replay.multi_job.labels import Labelling, labels_of
 from pytest_remote_ci.wire import records as wire
 
 ROOT = Path("/home/ann/project")
