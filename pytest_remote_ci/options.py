@@ -316,6 +316,13 @@ FOREIGN: Final = (
         writes_file=True,
         resets=(("cucumber_json_path", None),),
     ),
+    Option(
+        ("--md-report-output",),
+        JOB,
+        takes_value=True,
+        writes_file=True,
+        resets=(("md_report_output", None),),
+    ),
     Option(("--cov-report",), JOB, takes_value=True),
 )
 

@@ -244,6 +244,9 @@ CUCUMBER: Final = Kind(
     re.compile(rb"\A(\xef\xbb\xbf)?\s*\["),
     re.compile(rb'\A\s*\[\s*(\]|\{\s*"(keyword|uri|id|name|elements)"\s*:)'),
 )
+MARKDOWN_TABLE: Final = Kind(
+    frozenset({".md", ".markdown"}), re.compile(rb"\A\s*\|\s*filepath\b"), re.compile(rb"\|\s*SUBTOTAL\b")
+)
 BENCHMARK: Final = Kind(frozenset({".json"}), _OBJECT, re.compile(rb'"machine_info"'))
 LOG: Final = Kind(frozenset({".log", ".txt", ".out"}), re.compile(rb""))
 
@@ -286,6 +289,7 @@ FILES: Final[Mapping[str, Kind]] = {
     "--ctrf": CTRF,
     "--cucumberjson": CUCUMBER,
     "--cucumber-json": CUCUMBER,
+    "--md-report-output": MARKDOWN_TABLE,
     "--log-file": LOG,
 }
 #: Reports of coverage that ``--cov-report=KIND:PLACE`` names.

@@ -87,9 +87,12 @@ UPDATES: Final = (
     Update(("--mpl-generate-path",), ("{}/**/*.png", "{}/**/*.svg", "{}/**/*.pdf", "{}/**/*.eps")),
     Update(("--mpl-generate-hash-library",), ("{}",)),
     Update(("--image-snapshot-update",), _IMAGES),
+    # pytest-split
+    Update(("--store-durations",), ("**/.test_durations",)),
+    Update(("--durations-path",), ("{}",)),
 )
-#: Folders of plugins with a dot: none that programs obey.
-_DOTTED: Final = frozenset({".benchmarks", ".inline-snapshot"})
+#: Files and folders of plugins with a dot: none that programs obey.
+_DOTTED: Final = frozenset({".benchmarks", ".inline-snapshot", ".test_durations"})
 _BY_NAME: Final = {name: update for update in UPDATES for name in update.names}
 
 

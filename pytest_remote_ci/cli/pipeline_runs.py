@@ -271,15 +271,30 @@ def status(options: argparse.Namespace) -> int:
             return exit_codes.of_run(found)
         if options.json:
             print_json(found.fields)
-            return exit_codes.of_run(found) if found.is_over else exit_codes.OK
-        from datetime import datetime, timezone
+        else:
+            _print_status(found)
+        if not found.is_over:
+            return exit_codes.OK
+        _name_changes(client, found, configured)
+        return exit_codes.of_run(found)
 
-        print_line(escaped(f"{found.title}  {found.status}  {found.run_id}"))
-        for _, line in block(found, datetime.now(timezone.utc)):
-            print_line(line)
-        if found.is_over:
-            print_line(verdict(found))
-        return exit_codes.of_run(found) if found.is_over else exit_codes.OK
+
+def _print_status(run: Run) -> None:
+    from datetime import datetime, timezone
+
+    print_line(escaped(f"{run.title}  {run.status}  {run.run_id}"))
+    for _, line in block(run, datetime.now(timezone.utc)):
+        print_line(line)
+    if run.is_over:
+        print_line(verdict(run))
+
+
+def _name_changes(client: Client, run: Run, configured: Config) -> None:
+    """Name the files of the project that jobs of a run that is over have changed."""
+    from pytest_remote_ci.artifacts import run_changes
+
+    changed = [job for job in run.jobs if job.job_id is not None and client.changes(job.job_id)[1]]
+    run_changes.bring(client, changed, _named_only(configured), None, StatusLine(), print_message)
 
 
 def logs(options: argparse.Namespace) -> int:

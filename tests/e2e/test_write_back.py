@@ -216,6 +216,10 @@ def test_changes_by_jobs_of_a_run_are_named_or_come_home(developer: Developer, s
     assert (command.code, {job: path for job, (path, _) in named.items()}) == (0, expected), command.text
     again = developer.remote_ci("pipeline", "rerun", "ci", "--job", "build", "--json", cwd=suite)
     assert lines_about_jobs(again.err)["build"][0] == "built.txt", again.text
+    for words in ((), ("--json",)):
+        status = developer.remote_ci("pipeline", "status", "ci#2", *words, cwd=suite)
+        named = lines_about_jobs(status.err)
+        assert {job: path for job, (path, _) in named.items()} == expected, status.text
 
 
 REPORTING = """

@@ -423,6 +423,8 @@ def test_failing_examples_of_hypothesis_come_without_a_word(
         (["--inline-snapshot=fix,update"], ".inline-snapshot/external/1234.txt"),
         (["--mpl-generate-path", "tests/baseline"], "tests/baseline/x.png"),
         (["--regtest-reset"], "tests/_regtest_outputs/test_a.out"),
+        (["--store-durations"], ".test_durations"),
+        (["--store-durations", "--durations-path", "tests/durations.json"], "tests/durations.json"),
     ],
 )
 def test_options_bring_the_files_that_they_are_for(
