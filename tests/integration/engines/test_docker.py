@@ -117,6 +117,42 @@ def test_files_of_an_image_are_read_without_following_links(kit: Kit, client: An
     assert not client.containers(all=True, filters={"label": f"ci-runner.install={kit.install}"})
 
 
+@pytest.mark.parametrize(
+    ("program", "oom"),
+    [
+        pytest.param("x = []\nwhile True: x.append(bytearray(1 << 20))", True, id="memory ran out"),
+        pytest.param("import os; os._exit(137)", False, id="any other end"),
+    ],
+)
+def test_a_flag_of_full_memory_that_the_engine_forgets_is_found_among_its_events(
+    kit: Kit, program: str, oom: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(kit.engine, DockerEngine)
+    api = kit.engine.api.client
+    inspect = api.inspect_container
+
+    def without_flag(container: str) -> Any:
+        found = inspect(container)
+        found["State"]["OOMKilled"] = False
+        return found
+
+    monkeypatch.setattr(api, "inspect_container", without_flag)
+    limits = Limits(memory=64 << 20, pids=64)
+    container_id = kit.launch(Behaviour(""), argv=("python3", "-c", program), limits=limits)
+    seen = kit.ended(container_id, 60)
+    assert (seen.exit_code, seen.oom_killed) == (137, oom)
+    [listed] = kit.engine.list()
+    assert listed.oom_killed == oom
+
+
+def test_what_the_runner_killed_itself_is_not_waited_for(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(kit.engine, DockerEngine)
+    monkeypatch.setattr(kit.engine, "_ran_out_of_memory", pytest.fail)
+    container_id = kit.launch(FOREVER)
+    kit.engine.signal(container_id, "KILL")
+    assert kit.ended(container_id).exit_code == 137
+
+
 def test_masks_go_with_their_container(kit: Kit, client: Any) -> None:
     container_id = kit.launch(ENDS, overlay=kit.overlay("/root/proj"), cwd="/root/proj")
     kit.ended(container_id)

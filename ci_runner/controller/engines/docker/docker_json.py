@@ -353,7 +353,9 @@ class Client(Protocol):
 
     def df(self) -> Volumes: ...
 
-    def events(self, *, decode: bool, filters: Filters) -> EventStream: ...
+    def events(
+        self, *, decode: bool, filters: Filters, since: float | None = None, until: float | None = None
+    ) -> EventStream: ...
 
     # -- images
 

@@ -61,6 +61,10 @@ UNPRIVILEGED: Final = 65532
 _REMOVAL_PATIENCE: Final = 15.0
 #: Maximum seconds of a command in a running container.
 _EXECUTION_PATIENCE: Final = 20.0
+#: Exit code of a container whose first process was killed.
+_KILLED: Final = 128 + 9
+#: Seconds after the end of such a container within which the engine may not have recorded yet that memory ran out.
+_OOM_PATIENCE: Final = 1.0
 #: Features that every engine has.
 _NO_FEATURES: Final = container_profile.Features()
 #: The engine's error for a volume that it believes to be mounted, though no container has it.
@@ -108,6 +112,8 @@ class DockerEngine:
         #: changes.
         self._seen: dict[str, Observed] = {}
         self._failed_starts: set[str] = set()
+        #: Ids of the containers that were killed by `signal`.
+        self._killed: set[str] = set()
 
     # -- probing
     def probe(self) -> Probe:
@@ -286,6 +292,9 @@ class DockerEngine:
 
     def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
         """See `Engine.signal`."""
+        if signal == "KILL":
+            with self._lock:
+                self._killed.add(container_id)
         try:
             with translated(f"send {signal}"):
                 self.api.client.kill(container_id, signal=f"SIG{signal}")
@@ -308,6 +317,7 @@ class DockerEngine:
         with self._lock:
             self._seen.pop(container_id, None)
             self._failed_starts.discard(container_id)
+            self._killed.discard(container_id)
 
     def _remove_container(self, container_id: str) -> None:
         deadline = time.monotonic() + _REMOVAL_PATIENCE
@@ -355,6 +365,7 @@ class DockerEngine:
             there = {summary["Id"] for summary in summaries}
             self._seen = {key: value for key, value in self._seen.items() if key in there}
             self._failed_starts &= there
+            self._killed &= there
         return result
 
     def _see(self, summary: docker_json.ContainerSummary) -> Observed | None:
@@ -373,8 +384,36 @@ class DockerEngine:
             return None
         seen = container_profile.observed(inspected)
         with self._lock:
+            known = self._seen.get(container_id)
+            is_ours = container_id in self._killed
+        if seen.exit_code == _KILLED and not seen.oom_killed and not is_ours:
+            is_judged = known is not None and known.exit_code == _KILLED
+            oom = known.oom_killed if known is not None and is_judged else self._ran_out_of_memory(seen)
+            seen = dataclasses.replace(seen, oom_killed=oom)
+        with self._lock:
             self._seen[container_id] = seen
         return seen
+
+    def _ran_out_of_memory(self, seen: Observed) -> bool:
+        """Return whether a killed container ran out of memory, by the engine's event.
+
+        Engines announce that beside the container's end, sometimes after it, and then do not add it to the state.
+        """
+        ended = time.time() if seen.finished_at is None else seen.finished_at.timestamp()
+        deadline = time.monotonic() + max(0.0, ended + _OOM_PATIENCE - time.time())
+        while True:
+            with translated("look for the event of full memory"):
+                found = self.api.client.events(
+                    decode=True,
+                    filters={"container": seen.id, "event": "oom"},
+                    since=0 if seen.started_at is None else seen.started_at.timestamp(),
+                    until=time.time(),
+                )
+                if list(found):
+                    return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
 
     def _inspect_raw(self, container: str) -> docker_json.Container | None:
         try:
