@@ -102,7 +102,7 @@ def _all(world: Snapshot, timer: _Timer) -> Iterator[Action]:
     waiting = _waiting(world)
     if world.observed is None:
         yield from _without_engine(world, timer)
-        yield from _announcements(world, timer, waiting, 0)
+        yield from _announcements(world, timer, waiting, frozenset())
         return
     sight = _ContainersByJob(world)
     own = [action for job in world.jobs for action in _isolated(world, timer, job, sight)]
@@ -112,7 +112,7 @@ def _all(world: Snapshot, timer: _Timer) -> Iterator[Action]:
     yield from claims
     yield from _cleaning(world, timer, sight)
     yield from _orphans(world)
-    yield from _announcements(world, timer, waiting, len(claims))
+    yield from _announcements(world, timer, waiting, frozenset(claim.job_id for claim in claims))
 
 
 def follows(world: Snapshot) -> dict[tuple[str, int], Follow] | None:
@@ -351,16 +351,28 @@ def _waiting(world: Snapshot) -> list[Job]:
     return fair_order(queued, world.served, running_per_user(world.jobs)) if queued else []
 
 
-def _claims(world: Snapshot, waiting: list[Job]) -> Iterator[Action]:
-    """Yield claims for as many waiting jobs as allowed; those that build an environment hold no run slot."""
-    being_claimed = sum(job.phase == "queued" and job.id in world.in_flight for job in world.jobs)
-    holding = being_claimed + sum(job.phase != "queued" and not job.building for job in world.jobs)
-    building = sum(job.building for job in world.jobs)
-    if building >= world.policy.builds + world.policy.build_queue:
-        return
+def _claims(world: Snapshot, waiting: list[Job]) -> Iterator[Claim]:
+    """Yield claims for as many waiting jobs as allowed; those that build an environment hold no run slot.
+
+    While as many jobs build as may, only users without a job being prepared get one claimed: nobody waits behind
+    another user's builds.
+    """
+    being_claimed = [job for job in world.jobs if job.phase == "queued" and job.id in world.in_flight]
+    holding = len(being_claimed) + sum(job.phase != "queued" and not job.building for job in world.jobs)
     free = world.policy.concurrency - holding
-    # A job with a recently failed claim keeps its turn: a temporary failure lets no other job overtake.
-    yield from (Claim(job.id) for job in waiting[: max(0, free)])
+    most = world.policy.most_building
+    is_full = sum(job.building for job in world.jobs) >= most
+    preparing = {job.user_id for job in world.jobs if job.phase == "preparing"}
+    preparing.update(job.user_id for job in being_claimed)
+    for job in waiting:
+        if free <= 0 or (is_full and len(preparing) >= most):
+            return
+        if is_full and job.user_id in preparing:
+            continue
+        preparing.add(job.user_id)
+        free -= 1
+        # A job with a recently failed claim keeps its turn: a temporary failure lets no other job overtake.
+        yield Claim(job.id)
 
 
 def _cleaning(world: Snapshot, timer: _Timer, sight: _ContainersByJob) -> Iterator[Action]:
@@ -387,7 +399,9 @@ def _removal(world: Snapshot, item: Observed) -> Iterator[Action]:
         yield RemoveContainer(item.id, item.name)
 
 
-def _announcements(world: Snapshot, timer: _Timer, waiting: Iterable[Job], claimed: int) -> Iterator[Action]:
+def _announcements(
+    world: Snapshot, timer: _Timer, waiting: Iterable[Job], claimed: frozenset[str]
+) -> Iterator[Action]:
     """Yield changed places in the queue, at most so often: soon for those near the front, seldom for the rest."""
     if "queue" in world.in_flight:
         return
@@ -395,7 +409,9 @@ def _announcements(world: Snapshot, timer: _Timer, waiting: Iterable[Job], claim
     for place, job in enumerate(waiting, 1):
         last = world.announced.get(job.id)
         seconds = world.policy.announce[0 if place <= 10 else 1]
-        if place > claimed and (last is None or (last.place != place and timer.is_past(last.at, seconds))):
+        if job.id not in claimed and (
+            last is None or (last.place != place and timer.is_past(last.at, seconds))
+        ):
             places.append((job.id, place))
     if places:
         yield Announce(tuple(places))

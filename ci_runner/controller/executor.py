@@ -64,7 +64,7 @@ class Executor:
         self._in_flight: dict[str, list[str]] = {}
         self._touched = True
         self._preparing = ThreadPoolExecutor(
-            policy.concurrency + policy.builds + policy.build_queue + 1, thread_name_prefix="prepare"
+            policy.concurrency + 2 * policy.most_building + 1, thread_name_prefix="prepare"
         )
         self._acting = ThreadPoolExecutor(WORKERS, thread_name_prefix="act")
         self._collecting = ThreadPoolExecutor(COLLECTORS, thread_name_prefix="collect")

@@ -45,10 +45,16 @@ class Policy:
     disk: int = 4 << 30
     #: Containers of one job, including those lost before the user's command ran.
     attempts: int = 3
-    #: Jobs that may wait for a free build in addition to those that are building; with more, no job is taken up.
+    #: Jobs that may wait for a free build in addition to those that are building; with more, no job is taken up of a
+    #: user who has one being prepared.
     build_queue: int = 4
     #: Seconds between two announcements of a job's place: for the first ten in the queue, and for the others.
     announce: tuple[float, float] = (1.0, 15.0)
+
+    @property
+    def most_building(self) -> int:
+        """Return how many jobs may build or wait for it; beyond them one of each other user, up to as many users."""
+        return self.builds + self.build_queue
 
     @classmethod
     def of(cls, settings: ReconcileSettings) -> Policy:

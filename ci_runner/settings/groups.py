@@ -240,7 +240,12 @@ class ReconcileSettings:
         minimum=1,
         shown="number of processors",
     )
-    builds: int = _setting(2, "CI_RUNNER_BUILDS", "environment builds at once", minimum=1)
+    builds: int = _setting(
+        2,
+        "CI_RUNNER_BUILDS",
+        "environment builds of one user at once; another user's gets one more place",
+        minimum=1,
+    )
     #: Seconds.
     test_timeout: float = _setting(
         3600.0, "CI_RUNNER_TEST_TIMEOUT", "limit for the tests of a job, in seconds", above=0

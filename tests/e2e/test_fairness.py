@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,34 @@ def test_who_queues_one_job_does_not_wait_behind_anothers_many(
     assert [jobs_of(many)[name]["queue_position"] for name in names] == [2, 3, 4, 5, 6, 7, 8, 9]
     assert many.remote_ci("cancel", first).code == 0
     assert order_of(many, one) == ["one", *names]
+
+
+def test_builds_that_hang_keep_only_their_own_user_waiting(
+    people: tuple[Developer, Developer], tmp_path: Path
+) -> None:
+    hostile, other = people
+    for number in range(8):
+        folder = project(tmp_path / f"hangs-{number}", 0)
+        (folder / "setup.py").write_text(
+            f"import time\ntime.sleep(600)  # {number}\nfrom setuptools import setup\nsetup(name='hangs')\n"
+        )
+        submit(hostile, folder, f"hangs-{number}")
+    wait_until(lambda: len(being_built(hostile)) == 6, 90, what="as many builds and waiting jobs as may be")
+    normal = project(tmp_path / "normal", 0.1)
+    (normal / "setup.py").write_text("from setuptools import setup\nsetup(name='normal', py_modules=[])\n")
+    began = time.monotonic()
+    done = other.pytest("-q", cwd=normal)
+    took = time.monotonic() - began
+    assert (done.code, "1 passed" in done.text) == (0, True), done.text
+    assert took < 90
+    assert len(being_built(hostile)) == 6, "none has ended"
+    for job in jobs_of(hostile).values():
+        hostile.remote_ci("cancel", job["job_id"])
+    wait_until(lambda: all(job["end_time"] for job in jobs_of(hostile).values()), 60)
+
+
+def being_built(developer: Developer) -> list[str]:
+    return [name for name, job in jobs_of(developer).items() if job["phase"] == "preparing"]
 
 
 def test_priorities_go_before_turns_as_far_as_the_operator_lets_them(

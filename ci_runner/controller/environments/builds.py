@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -35,7 +36,8 @@ from ci_runner.controller.engine import (
     Overlay,
 )
 from ci_runner.controller.environments.cells import CachePlace, Cell, Cells
-from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError, RunnerError
+from ci_runner.controller.environments.places import BuildPlaces, PreparationStopped
+from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError
 from ci_runner.model.verdict import first_line
 from ci_runner.storage.safe_fs import read_plain_file
 from pytest_remote_ci.wire import formats
@@ -74,10 +76,6 @@ exit 127
 """
 
 
-class PreparationStopped(RunnerError):
-    """The caller no longer wants the preparation (cancelled, timed out)."""
-
-
 @dataclass(frozen=True)
 class Build:
     """One run of the builder."""
@@ -93,7 +91,7 @@ class Build:
     #: Whether foreign code may run in it.
     may_build: bool
     cwd: str
-    #: User id of its processes and files; None: the runner's.
+    #: User id of its processes and files, if the engine isolates; None: the runner's.
     owner: int | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: Content of a netrc file for its programs.
@@ -111,6 +109,8 @@ class Build:
     #: own limits end it.
     longest: float | None = None
     most_bytes: int | None = None
+    #: Whose place it takes (a scope); None: it waits for nobody.
+    user: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,18 +133,18 @@ class Builds:
         install_id: str,
         owner: int | None,
         limits: Limits,
-        slots: int,
+        places: int,
     ) -> None:
         """Set up builds without starting one.
 
-        `slots`: how many run at once; `owner`: the uid of jobs, None if it is the runner's.
+        `places`: jobs of one user that build at once; `owner`: the uid of jobs, None if it is the runner's.
         """
         self._engine = engine
         self._cells = cells
         self._prefix = f"{prefix}build-{install_id[:8]}-"
         self._owner = owner
         self._limits = limits
-        self._slots = threading.BoundedSemaphore(max(1, slots))
+        self._places = BuildPlaces(places)
         self._lock = threading.Lock()
         self._names: set[str] = set()
         self._recovering = threading.Lock()
@@ -163,10 +163,14 @@ class Builds:
 
         Raises `EnvironmentFailed` if the container gave no result, `PreparationStopped`, `EngineUnavailable`.
         """
+        if not self._engine.probe().isolates:
+            build = replace(
+                build, owner=None
+            )  # its processes are the runner's user, and so are the files they make
         self.recover()  # caches borrowed by a crashed controller's builds are needed again
         identity = uuid.uuid4().hex[:16]
         name = self._prefix + identity
-        with self._slot(stopping), self._named(name):
+        with self._place(build, stopping), self._named(name):
             cell = self._cells.open(identity, build.owner, build.cache)
             job = {
                 "protocol": 1,
@@ -194,14 +198,18 @@ class Builds:
             finally:
                 self._throw_away(cell)
 
-    @contextlib.contextmanager
-    def reserved(self, stopping: Callable[[], bool]) -> Iterator[str]:
-        """Take a build's place, for a build without a cell; yield the name for its container, in use meanwhile.
+    def place(self, user: str, job_id: str, stopping: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Take a place for builds of a job of `user` (a scope); see `BuildPlaces.taken`.
 
-        Raises `PreparationStopped`.
+        Whoever makes something for several users takes it first, so that they never wait in the turn of another user.
         """
+        return self._places.taken(user, job_id, stopping)
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[str]:
+        """Yield the name for the container of a build without a cell, in use meanwhile."""
         name = self._prefix + uuid.uuid4().hex[:16]
-        with self._slot(stopping), self._named(name):
+        with self._named(name):
             yield name
 
     def _end(self, cell: Cell) -> None:
@@ -240,15 +248,10 @@ class Builds:
         except OSError as error:
             _log.warning("the cell of build %s cannot be removed yet: %s", cell, error)
 
-    @contextlib.contextmanager
-    def _slot(self, stopping: Callable[[], bool]) -> Iterator[None]:
-        while not self._slots.acquire(timeout=0.2):
-            if stopping():
-                raise PreparationStopped("stopped before the environment was built")
-        try:
-            yield
-        finally:
-            self._slots.release()
+    def _place(self, build: Build, stopping: Callable[[], bool]) -> AbstractContextManager[None]:
+        if build.user is None:
+            return contextlib.nullcontext()
+        return self.place(build.user, build.job_id, stopping)
 
     @contextlib.contextmanager
     def _named(self, name: str) -> Iterator[None]:

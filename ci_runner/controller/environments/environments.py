@@ -198,13 +198,15 @@ class Environments:
             with self._run(request, scope, "dependencies", steps) as built:
                 return self._publish(scope, key, built)
 
-        return self._flights.once(
-            ("env", scope, key),
-            lambda: self._find_environment(request, lock, scope),
-            build,
-            joined=lambda: self._join(request),
-            stopping=request.stopping,
-        )
+        # Taken first: users may share the flight, and must not wait in the turn of the one who leads it.
+        with self._builds.place(request.scope, request.job_id, request.stopping):
+            return self._flights.once(
+                ("env", scope, key),
+                lambda: self._find_environment(request, lock, scope),
+                build,
+                joined=lambda: self._join(request),
+                stopping=request.stopping,
+            )
 
     def _compile_step(self, request: Request) -> Step:
         version = project_layer.version_env(request.plan, alone=False)
@@ -316,6 +318,7 @@ class Environments:
             lowers=(request.folder,) if own else (),
             mount=request.mount,
             upper=upper,
+            user=request.scope,
         )
         with self._builds.run(build, request.tools, log=request.log, stopping=request.stopping) as built:
             if built.result.get("ok") is not True:

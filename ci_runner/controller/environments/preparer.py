@@ -37,13 +37,14 @@ from ci_runner.controller.engine import (
 from ci_runner.controller.environments import worker_command
 from ci_runner.controller.environments.accounts import Accounts
 from ci_runner.controller.environments.base_image import Base, choose_base
-from ci_runner.controller.environments.builds import Builds, PreparationStopped, write_for
+from ci_runner.controller.environments.builds import Builds, write_for
 from ci_runner.controller.environments.bytecode import Bytecode
 from ci_runner.controller.environments.cells import Cells
 from ci_runner.controller.environments.credentials import Credentials, is_credential
 from ci_runner.controller.environments.environments import Environments, Published, Request
 from ci_runner.controller.environments.inputs import BuildTrace
 from ci_runner.controller.environments.keep import Given, Keeper, Written
+from ci_runner.controller.environments.places import PreparationStopped
 from ci_runner.controller.environments.services import Services
 from ci_runner.controller.environments.system_packages import PackageRequest, SystemPackages
 from ci_runner.controller.environments.tools import Tools
@@ -143,7 +144,7 @@ class Preparer:
             install_id=install_id,
             owner=self._owner,
             limits=limits,
-            slots=2 * reconcile.builds,
+            places=reconcile.builds,
         )
         self._packages = SystemPackages(
             self._data, engine, self._builds, environments, reconcile.allowed_packages, limits
@@ -193,6 +194,7 @@ class Preparer:
         request = PackageRequest(
             job.id,
             job.attempt,
+            user_scope(job.user_id),
             base.image,
             options.packages,
             log=log,

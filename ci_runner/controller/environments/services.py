@@ -14,7 +14,7 @@ from typing import Final
 
 from ci_runner.controller.engine import Engine, Limits, Observed, ServiceSpec
 from ci_runner.controller.environments.base_image import check_allowed
-from ci_runner.controller.environments.builds import PreparationStopped
+from ci_runner.controller.environments.places import PreparationStopped
 from ci_runner.errors import PermanentError
 from ci_runner.settings.groups import ReconcileSettings
 from pytest_remote_ci.wire.checks import ServiceOptions

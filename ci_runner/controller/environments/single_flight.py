@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
-from ci_runner.controller.environments.builds import PreparationStopped
+from ci_runner.controller.environments.places import PreparationStopped
 from ci_runner.errors import EnvironmentFailed
 
 T = TypeVar("T")

@@ -25,7 +25,8 @@ from typing import Final
 
 from ci_runner import failpoints
 from ci_runner.controller.engine import Bind, DerivedImage, Engine, Image, ImageBuild, Limits
-from ci_runner.controller.environments.builds import Builds, PreparationStopped
+from ci_runner.controller.environments.builds import Builds
+from ci_runner.controller.environments.places import PreparationStopped
 from ci_runner.controller.environments.single_flight import SingleFlight
 from ci_runner.dependencies import package_managers
 from ci_runner.dependencies.package_managers import MANAGERS, PackageManager
@@ -85,6 +86,8 @@ class PackageRequest:
 
     job_id: str
     attempt: int
+    #: The user's own scope.
+    scope: str
     base: Image
     packages: Sequence[str]
     log: Callable[[str], None]
@@ -131,21 +134,26 @@ class SystemPackages:
         Raises `EnvironmentFailed`, `ImageUnavailable`, `PermanentError`, `EngineUnavailable`, `PreparationStopped`.
         """
         key = _key(request.base, request.packages)
-        return self._flights.once(
-            key,
-            lambda: self._find(key, request.base),
-            lambda: self._make(key, request),
-            joined=lambda: request.log("waiting for the system packages that another job installs"),
-            stopping=request.stopping,
-        )
+        found = self._find(key, request.base)
+        if found is not None:
+            return found
+        request.building()
+        # Taken first: users share the flight, and must not wait in the turn of the one who leads it.
+        with self._builds.place(request.scope, request.job_id, request.stopping):
+            return self._flights.once(
+                key,
+                lambda: self._find(key, request.base),
+                lambda: self._make(key, request),
+                joined=lambda: request.log("waiting for the system packages that another job installs"),
+                stopping=request.stopping,
+            )
 
     # -- making
     def _make(self, key: str, request: PackageRequest) -> WithPackages:
-        request.building()
         # `recover` looks for images once the folder exists.
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         request.log(f"installing system packages: {' '.join(sorted(set(request.packages)))}")
-        with self._builds.reserved(request.stopping) as name:
+        with self._builds.named() as name:
             container_id = self._engine.create_image_build(self._spec(name, request))
             try:
                 self._start(container_id, request)

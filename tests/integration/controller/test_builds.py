@@ -16,8 +16,9 @@ from support.waiting import wait_until
 
 from ci_runner.controller.engine import Limits
 from ci_runner.controller.engines.process.engine import ProcessEngine
-from ci_runner.controller.environments.builds import Build, Builds, Built, PreparationStopped
+from ci_runner.controller.environments.builds import Build, Builds, Built
 from ci_runner.controller.environments.cells import CachePlace, Cells
+from ci_runner.controller.environments.places import PreparationStopped
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed
 from ci_runner.storage.safe_fs import Trash
 
@@ -37,18 +38,18 @@ def result(text):
 class Bench:
     """Builds over the process engine, with a builder of the test's own."""
 
-    def __init__(self, folder: Path, slots: int = 2, install: str | None = None) -> None:
+    def __init__(self, folder: Path, places: int = 2, install: str | None = None) -> None:
         self.folder = folder
         self.tools = folder / "tools"
         self.shared = folder / "shared"
         for made in (self.tools, self.shared):
             made.mkdir(exist_ok=True)
         self.engine = ProcessEngine(install or uuid.uuid4().hex[:12], folder=folder / "processes")
-        self.builds = self.make(slots)
+        self.builds = self.make(places)
         self.log: list[str] = []
         self.stop = threading.Event()
 
-    def make(self, slots: int = 2) -> Builds:
+    def make(self, places: int = 2) -> Builds:
         """What a new controller has."""
         cells = Cells(self.folder, Trash(self.folder / "trash"))
         return Builds(
@@ -58,13 +59,14 @@ class Bench:
             install_id="0123456789ab",
             owner=None,
             limits=Limits(),
-            slots=slots,
+            places=places,
         )
 
     def run(self, code: str, python: str = PYTHON, cache: CachePlace | None = None) -> Built:
         """Run a builder of this code to its end."""
         (self.tools / "builder.py").write_text(HEAD + code)
-        build = Build("job", 1, "host", python, (), cache, may_build=False, cwd="/")
+        identity = uuid.uuid4().hex
+        build = Build(identity, 1, "host", python, (), cache, may_build=False, cwd="/", user="alice")
         with self.builds.run(build, self.tools, log=self.log.append, stopping=self.stop.is_set) as built:
             return built
 
@@ -152,14 +154,14 @@ def test_a_stopped_build_is_killed_with_all_it_started(bench: Bench) -> None:
 
 
 def test_who_waits_for_a_slot_can_be_stopped(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, slots=1)
+    bench = Bench(tmp_path, places=1)
     go = bench.shared / "go"
     code = f"while not os.path.exists({str(go)!r}): time.sleep(0.02)\nresult('{{}}')"
     results: list[Built] = []
     thread = threading.Thread(target=lambda: results.append(bench.run(code)))
     thread.start()
     wait_until(bench.engine.list, 20, what="the first build")
-    second = Build("other", 1, "host", PYTHON, (), None, may_build=False, cwd="/")
+    second = Build("other", 1, "host", PYTHON, (), None, may_build=False, cwd="/", user="alice")
     stop = threading.Event()
     looks: list[bool] = []
     failures: list[str] = []
@@ -189,6 +191,35 @@ def test_who_waits_for_a_slot_can_be_stopped(tmp_path: Path) -> None:
     assert bench.run("result('{\"third\": 3}')").result == {"third": 3}, "the slot is free again"
     assert bench.is_clean()
     bench.engine.close()
+
+
+def test_builds_that_hang_keep_no_other_users_build_waiting(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, places=2)
+    go = bench.shared / "go"
+    (bench.tools / "builder.py").write_text(
+        HEAD + f"while not os.path.exists({str(go)!r}): time.sleep(0.02)\nresult('{{}}')"
+    )
+    hanging = [
+        threading.Thread(target=run_as, args=(bench, "alice", f"alice-{number}")) for number in range(4)
+    ]
+    for thread in hanging:
+        thread.start()
+    wait_until(lambda: len(bench.engine.list()) == 2, 20, what="alice's two builds")
+    other = threading.Thread(target=run_as, args=(bench, "bob", "bob-1"))
+    other.start()
+    wait_until(lambda: len(bench.engine.list()) == 3, 20, what="bob's build, before alice's others")
+    assert sum(seen.job_id.startswith("alice") for seen in bench.engine.list()) == 2
+    go.touch()
+    for thread in (*hanging, other):
+        thread.join(20)
+    assert bench.is_clean()
+    bench.engine.close()
+
+
+def run_as(bench: Bench, user: str, job_id: str) -> None:
+    build = Build(job_id, 1, "host", PYTHON, (), None, may_build=False, cwd="/", user=user)
+    with bench.builds.run(build, bench.tools, log=bench.log.append, stopping=bench.stop.is_set):
+        pass
 
 
 # -- cells and package caches
@@ -266,6 +297,18 @@ def test_what_is_no_package_cache_any_more_does_not_come_back(
     assert shelf(bench) == []
     assert (target / "file").exists()
     assert bench.run(REMEMBER, cache=CACHE).result["before"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("what", ["folder", "content"])
+def test_a_cache_that_was_written_under_another_uid_is_replaced(bench: Bench, what: str) -> None:
+    bench.run(REMEMBER, cache=CACHE)
+    [cache] = (bench.folder / "environments" / "alice" / "cache").iterdir()
+    os.chown(cache if what == "folder" else cache / "mark-0", 65532, 65532)
+    assert bench.run(REMEMBER, cache=CACHE).result == {"before": []}
+    assert bench.run(REMEMBER, cache=CACHE).result == {"before": ["mark-0"]}
+    assert shelf(bench) == ["dependencies.0"]
+    Trash(bench.folder / "trash").empty()
 
 
 def test_a_closed_cache_and_a_closed_store_come_back(bench: Bench) -> None:

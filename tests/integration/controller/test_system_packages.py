@@ -18,7 +18,7 @@ from support.waiting import wait_until
 
 from ci_runner.controller.engine import ImageBuild
 from ci_runner.controller.engines.docker.engine import DockerEngine
-from ci_runner.controller.environments.builds import PreparationStopped
+from ci_runner.controller.environments.places import PreparationStopped
 from ci_runner.controller.environments.system_packages import PackageRequest
 from ci_runner.errors import EnvironmentFailed, PermanentError
 from ci_runner.settings.groups import EnvironmentSettings
@@ -73,6 +73,7 @@ def ensure(
     request = PackageRequest(
         "job",
         1,
+        "alice",
         base,
         packages,
         log=lines.append,

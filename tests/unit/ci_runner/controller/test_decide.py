@@ -518,10 +518,53 @@ def test_building_jobs_hold_no_run_slot() -> None:
     assert claimed(world(*queue, building)) == ["a", "b"]
 
 
-def test_no_job_is_taken_up_while_too_many_wait_for_builds() -> None:
+def test_no_job_is_taken_up_while_too_many_of_the_same_user_wait_for_builds() -> None:
     building = [job(f"x{number}", "preparing", building=True) for number in range(5)]
     assert claimed(world(job("a"), *building[:4])) == ["a"]
     assert claimed(world(job("a"), *building)) == []
+
+
+def test_builds_keep_no_job_of_another_user_waiting() -> None:
+    building = [job(f"x{number}", "preparing", building=True) for number in range(5)]
+    queue = [
+        job("mine", submitted_at=ago(90)),
+        job("theirs", user_id="v", submitted_at=ago(80)),
+        job("more of theirs", user_id="v", submitted_at=ago(70)),
+        job("third", user_id="w", submitted_at=ago(60)),
+    ]
+    assert claimed(world(*queue, *building)) == ["theirs", "third"]
+    assert claimed(world(*queue[:2], *building)) == ["theirs"]
+    assert claimed(world(*queue, *building, policy=replace(POLICY, concurrency=1))) == ["theirs"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        world(job("y", "preparing", user_id="v")),
+        world(job("y", user_id="v"), in_flight={"y": frozenset({"Claim"})}),
+    ],
+    ids=["is being prepared", "is being claimed"],
+)
+def test_beside_many_builds_each_user_gets_one_job_prepared_at_a_time(other: Snapshot) -> None:
+    building = [job(f"x{number}", "preparing", building=True) for number in range(5)]
+    policy = replace(POLICY, concurrency=9)
+    queue = [job("theirs", user_id="v")]
+    assert claimed(replace(other, jobs=(*other.jobs, *queue, *building), policy=policy)) == []
+    assert claimed(replace(other, jobs=(*other.jobs, *queue, *building[:4]), policy=policy)) == ["theirs"]
+
+
+def test_the_users_who_get_a_job_prepared_beside_many_builds_are_bounded() -> None:
+    building = [job(f"x{number}", "preparing", building=True, user_id=f"u{number}") for number in range(5)]
+    assert claimed(world(job("a"), *building)) == []
+    building[0] = replace(building[0], user_id="u1")
+    assert claimed(world(job("a"), job("b", user_id="w"), *building)) == ["a"]
+
+
+def test_who_stays_behind_for_other_users_is_told_the_place() -> None:
+    building = [job(f"x{number}", "preparing", building=True) for number in range(5)]
+    queue = [job("mine", submitted_at=ago(90)), job("theirs", user_id="v", submitted_at=ago(80))]
+    moment = world(*queue, *building, announced={}, served={"v": ago(1)})
+    assert actions_in(moment)[-2:] == [Claim("theirs"), Announce((("mine", 1),))]
 
 
 def test_priority_goes_before_order_and_users_take_turns() -> None:

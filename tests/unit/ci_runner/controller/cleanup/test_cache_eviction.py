@@ -29,7 +29,7 @@ def evict(tmp_path: Path) -> Callable[[int], None]:
     """Evict with a cache size."""
     trash, engine = Trash(tmp_path / "trash"), MemoryEngine()
     cells = Cells(tmp_path, trash)
-    builds = Builds(engine, cells, prefix="x-", install_id="0" * 12, owner=None, limits=Limits(), slots=1)
+    builds = Builds(engine, cells, prefix="x-", install_id="0" * 12, owner=None, limits=Limits(), places=1)
     packages = SystemPackages(tmp_path, engine, builds, EnvironmentSettings(), (), Limits())
     workspaces = Workspaces(tmp_path, BlobStore(tmp_path, None), None)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ci_runner.controller.engines.memory import MemoryEngine, Script
-from ci_runner.controller.environments.builds import PreparationStopped
+from ci_runner.controller.environments.places import PreparationStopped
 from ci_runner.controller.environments.services import Services
 from ci_runner.errors import ImageUnavailable, PermanentError
 from ci_runner.settings.groups import ReconcileSettings
