@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import re
-import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from ci_runner import failpoints
-from ci_runner.storage.safe_fs import Trash, identity, is_folder, move, open_up, opened_folder
+from ci_runner.storage.safe_fs import Trash, Walk, identity, is_folder, move, open_up, opened_folder
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +33,8 @@ _RETURNED = failpoints.register("controller.cell.returned", "a package cache is 
 
 #: Folders of a cell that belong to its container's user.
 _PARTS: Final = ("store", "upper", "work", "spool")
+#: Entries of a package cache whose owner is looked at; uv's has some ten.
+_FIRST_ENTRIES: Final = 1000
 #: Package caches of one scope and purpose; further concurrent builds get one that is thrown away.
 _MOST_CACHES: Final = 16
 
@@ -195,11 +196,19 @@ def make_folder(path: Path, owner: int | None) -> None:
 
 
 def _is_cache(parent: int, name: str, owner: int | None) -> bool:
-    """Return whether `name` is a folder of its intended user."""
+    """Return whether `name` is a folder of the uid `owner` (None: the runner's), and so is what lies directly in it.
+
+    One that was written under another uid (with another engine, by a runner of another user) is of no use: programs of
+    `owner` could not write to it.
+    """
     if not is_folder(parent, name):
         return False
-    found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid in (owner, os.geteuid())
+    uid = os.geteuid() if owner is None else owner
+    if os.stat(name, dir_fd=parent, follow_symlinks=False).st_uid != uid:
+        return False
+    open_up(parent, name)
+    with opened_folder(parent, name) as cache:
+        return all(entry.status.st_uid == uid for entry in Walk(cache, _FIRST_ENTRIES, depth=1))
 
 
 def _numbered(names: list[str], purpose: str) -> list[str]:

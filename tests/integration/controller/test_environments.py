@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,7 @@ from support.preparer import Bench, disposable_engine, environment
 
 from ci_runner.controller.engines.docker import allowed_hosts
 from ci_runner.controller.engines.docker.engine import DockerEngine
+from ci_runner.controller.engines.process.engine import ProcessEngine
 from ci_runner.controller.environments.preparer import Prepared
 from ci_runner.errors import EnvironmentFailed
 from ci_runner.model.job import Job
@@ -237,3 +239,22 @@ def test_credentials_open_an_index_for_builds_of_their_user_only(bench: Bench, k
     files_there = [path for path in bench.data.rglob("*") if path.is_file() and not path.is_symlink()]
     contents = {path: path.read_bytes() for path in files_there}
     assert [path for path, text in contents.items() if b"s3cret" in text or b"wr0ng-" in text] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="otherwise both engines run everything as the same user")
+def test_a_runner_that_ran_without_containers_goes_on_with_them(bench: Bench, tmp_path: Path) -> None:
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    without = ProcessEngine(bench.install_id, folder=bench.data / "process")
+    if python not in without.image("python").pythons:
+        pytest.skip(f"there is no Python {python} on the path")
+    rounds = ("skippy==1.0", "evil", "skippy==1.0\nevil", "evil\nskippy<2")
+    for engine, requirements in zip((without, bench.engine) * 2, rounds, strict=True):
+        image = None if engine is without else bench.base_image
+        settings = {"default_python": python if engine is without else "3.11"}
+        now = Bench(bench.data, engine, image, bench.environments, settings, install_id=bench.install_id)
+        prepared, built = now.prepare(
+            now.submit({"requirements.txt": requirements}, root="/home/dev/project")
+        )
+        assert built
+        assert environment(prepared).is_dir()
+    without.close()
