@@ -17,19 +17,24 @@ from pytest_remote_ci.wire.changes import is_database
 #: Suffixes of data, which are configuration only directly in the project's root.
 _DATA: Final = frozenset({".yaml", ".yml"})
 #: Data from which objects with code are loaded.
-_PICKLES: Final = frozenset({".pkl", ".pickle", ".dill", ".joblib", ".pt", ".shelf", ".marshal"})
+_PICKLES: Final = frozenset({".pkl", ".pickle", ".dill", ".joblib", ".pt", ".ckpt", ".shelf", ".marshal"})
 #: Sources and results of compilers, packages, and templates that run code: nothing that tests are for.
 _BUILT: Final = re.compile(
     r"\.(c|cc|cpp|cxx|cu|h|hh|hpp|hxx|m|mm|s|asm|f|f77|f90|f95|for|pxd|pxi|rs|go|swift|zig|d|nim|java|kts?|scala|groovy|"
     r"gradle|clj|cs|fs|vb|csproj|props|targets|sln|cmake|nix|tf|hcl|bzl|ninja|am|ac|m4|r|jl|exs?|erl|hs|ml|tcl|awk|sed|"
     r"vbs|wsf|psm1|psd1|jsx|tsx|vue|svelte|mts|cts|wasm|o|a|lib|dylib|jar|war|class|whl|egg|zip|pyz|apk|deb|rpm|msi|com|"
-    r"scr|app|desktop|service|plist|lnk|mako|j2|jinja2?|tmpl|xlsm|docm)"
+    r"scr|app|desktop|service|plist|lnk|mako|j2|jinja2?|tmpl|xlsm|docm|node|spec|pr[oi]|gemspec|rake|podspec|bazel|star|"
+    r"just|nu|elc|scm|lisp|fsx|csx|[kc]sh|command|scpt|applescript|reg|inf|hta|url|webloc|"
+    r"code-workspace|sublime-(project|workspace)|iml|ipr|vcxproj)"
 )
-#: Names that programs read as instructions, without a suffix or with one of plain text.
+#: Names that programs read as instructions (assistants that write code, too), whatever their suffix says.
 _OBEYED: Final = re.compile(
     r"(?i)(gnu)?makefile(\..*)?|.*dockerfile(\..*)?|containerfile|justfile|rakefile|gemfile|procfile|vagrantfile|"
     r"jenkinsfile|pipfile(\.lock)?|sconstruct|sconscript|snakefile|build|workspace|tiltfile|brewfile|cmakelists\.txt|"
-    r"(.*[-_.])?(requirements|constraints)([-_.].*)?\.(txt|in)|manifest\.in|.*\.lock|py\.typed"
+    r"(.*[-_.])?(requirements|constraints)([-_.].*)?\.(txt|in)|manifest\.in|.*\.lock|py\.typed|.*\.so(\.\d+)+|"
+    r"meson\.build|meson(_options|\.options)\.txt|(pom|build)\.xml|gradlew|mvnw|(web|nuget)\.config|"
+    r"((docker|podman)-)?compose([-.].*)?\.ya?ml|action\.ya?ml|"
+    r"(claude|agents|gemini|skill)([-._].*)?\.md|.*\.(instructions|prompt)\.md"
 )
 #: Texts in which pytest finds tests to run.
 _TEXTS: Final = frozenset({".txt", ".rst", ".md"})
