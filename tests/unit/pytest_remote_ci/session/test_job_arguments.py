@@ -17,7 +17,7 @@ FINE = "--remote-ci-only-if-known=--remote-ci-none-is-fine"
 
 
 def takes_value(option: str) -> bool | None:
-    return option in ("-k", "-m", "-p", "--tb", "--deselect", "--maxfail", "--ignore")
+    return option in ("-k", "-m", "-p", "--tb", "--deselect", "--maxfail", "--ignore", "--of-a-plugin")
 
 
 @pytest.fixture
@@ -53,6 +53,7 @@ TABLE: list[tuple[str, list[str], list[str], list[str]]] = [
         ["-x"],
         ["-x", "-v", "--tb=short"],
     ),
+    ("a plugin's value", ["--of-a-plugin", "test_a.py"], ["-x"], ["-x", "--of-a-plugin", "test_a.py"]),
     ("an expression", ["-k", "a"], ["-x"], ["-x", FINE, "-k", "a"]),
     ("an expression of its own", ["-v"], ["-k", "b"], ["-k", "b", "-v"]),
     ("both", ["-xk", "a or c"], ["-kb"], ["-kb", FINE, "-xk", "a or c", "-k", "(b) and (a or c)"]),
@@ -83,7 +84,9 @@ def test_paths_hold_where_the_job_runs(place: Place) -> None:
 
 def test_a_path_beside_a_path_of_the_job_would_choose_more(place: Place) -> None:
     with pytest.raises(
-        ConfigError, match=r"^test_a.py: job 'job1' has its own tests \(unit\), and a path would add"
+        ConfigError,
+        match=r"^test_a.py: job 'job1' has its own tests \(unit\), and a path would add to them; "
+        "select with -k or -m$",
     ):
         given_to(place, ["test_a.py"], {}, {"args": ["-k", "x", "unit"]})
     assert given_to(place, ["test_a.py"], {"args": ["unit"], "skipped": "when"}, {})[1]
@@ -104,3 +107,9 @@ def test_what_a_run_cannot_do_is_refused_by_name(given: list[str]) -> None:
     ):
         job_arguments.refuse(given, takes_value)
     job_arguments.refuse(["-k--co", "--", "--sw"], takes_value)
+
+
+def test_a_plugins_value_in_a_job_is_no_path_to_which_one_would_add(place: Place) -> None:
+    [args] = given_to(place, ["test_a.py"], {"kind": "pytest", "args": ["--of-a-plugin", "test_b.py"]})
+    assert args is not None
+    assert args[:2] == ["--of-a-plugin", "test_b.py"]
