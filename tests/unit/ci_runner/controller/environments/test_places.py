@@ -104,3 +104,19 @@ def test_who_gives_up_leaves_the_turn_to_the_next_one() -> None:
     assert queue.join() == ["c1"]
     assert not places._holders
     assert not places._waiting
+
+
+def test_fewer_builds_go_before_a_longer_time_without_a_turn() -> None:
+    places = BuildPlaces(4)
+    queue = Queue(places)
+    with ExitStack() as held:
+        for number in range(2):
+            held.enter_context(places.taken("alice", f"a{number}", never))
+        with places.taken("alice", "a2", never):
+            held.enter_context(places.taken("bob", "b1", never))
+            with places.taken("carol", "c1", never):
+                queue.add("alice", "a3")
+                queue.add("bob", "b2")
+        wait_until(lambda: "b2" in queue.order, what="the user with fewer builds")
+        assert queue.order[0] == "b2"
+    assert sorted(queue.join()) == ["a3", "b2"]
