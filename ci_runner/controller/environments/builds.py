@@ -164,9 +164,8 @@ class Builds:
         Raises `EnvironmentFailed` if the container gave no result, `PreparationStopped`, `EngineUnavailable`.
         """
         if not self._engine.probe().isolates:
-            build = replace(
-                build, owner=None
-            )  # its processes are the runner's user, and so are the files they make
+            # Its processes are the runner's user, and so are the files they make.
+            build = replace(build, owner=None)
         self.recover()  # caches borrowed by a crashed controller's builds are needed again
         identity = uuid.uuid4().hex[:16]
         name = self._prefix + identity
