@@ -387,8 +387,13 @@ class DockerEngine:
             known = self._seen.get(container_id)
             is_ours = container_id in self._killed
         if seen.exit_code == _KILLED and not seen.oom_killed and not is_ours:
-            is_judged = known is not None and known.exit_code == _KILLED
-            oom = known.oom_killed if known is not None and is_judged else self._ran_out_of_memory(seen)
+            if known is not None and known.exit_code == _KILLED:
+                oom = known.oom_killed
+            else:
+                oom = self._ran_out_of_memory(seen)
+                if not oom and _ended_just_now(seen):
+                    # The event may still come. Nobody waits for it here: the next look decides.
+                    return dataclasses.replace(seen, state="running", exit_code=None, finished_at=None)
             seen = dataclasses.replace(seen, oom_killed=oom)
         with self._lock:
             self._seen[container_id] = seen
@@ -399,21 +404,14 @@ class DockerEngine:
 
         Engines announce that beside the container's end, sometimes after it, and then do not add it to the state.
         """
-        ended = time.time() if seen.finished_at is None else seen.finished_at.timestamp()
-        deadline = time.monotonic() + max(0.0, ended + _OOM_PATIENCE - time.time())
-        while True:
-            with translated("look for the event of full memory"):
-                found = self.api.client.events(
-                    decode=True,
-                    filters={"container": seen.id, "event": "oom"},
-                    since=0 if seen.started_at is None else seen.started_at.timestamp(),
-                    until=time.time(),
-                )
-                if list(found):
-                    return True
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
+        with translated("look for the event of full memory"):
+            found = self.api.client.events(
+                decode=True,
+                filters={"container": seen.id, "event": "oom"},
+                since=0 if seen.started_at is None else seen.started_at.timestamp(),
+                until=time.time(),
+            )
+            return bool(list(found))
 
     def _inspect_raw(self, container: str) -> docker_json.Container | None:
         try:
@@ -517,3 +515,9 @@ class DockerEngine:
                 self.remove(spec.name)
             with self._lock:
                 self._probes.discard(spec.name)
+
+
+def _ended_just_now(seen: Observed) -> bool:
+    """Return whether the engine may not have announced yet why this container ended."""
+    ended = seen.finished_at
+    return ended is not None and abs(time.time() - ended.timestamp()) < _OOM_PATIENCE
