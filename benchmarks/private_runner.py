@@ -53,15 +53,18 @@ def parse_with_engine(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def private_runner(folder: Path, engine: str, image: str | None) -> Iterator[PrivateRunner]:
-    """Start one in `folder`, which must exist; end it with the block."""
+def private_runner(
+    folder: Path, engine: str, image: str | None, settings: dict[str, str] | None = None
+) -> Iterator[PrivateRunner]:
+    """Start one in `folder`, which must exist; end it with the block. `settings`: environment variables."""
     announcement = folder / "runner.json"
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
     command = [sys.executable, "-m", "ci_runner", "serve", "--embedded", "--announce", str(announcement)]
     command += ["--data-dir", str(folder / "data"), "--engine", engine, "--default-python", python]
     command += ["--base-image", image] if image else []
     with (folder / "runner.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=log, stderr=log)
+        environ = clean_environment() | (settings or {})
+        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + _PATIENCE
         while not announcement.exists():

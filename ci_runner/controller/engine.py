@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 #: Labels of all containers, volumes and networks of the runner; orphans are recognised by these alone.
 LABEL_INSTALL: Final = "ci-runner.install"
@@ -98,6 +98,8 @@ class ContainerSpec:
     join: str | None = None
     #: User id, if not that of jobs; engines that do not isolate have one user for all.
     uid: int | None = None
+    #: Started before there is a job, for one whose container's name begins like this (see `WarmEngine`).
+    ahead_of: str | None = None
     #: Device and inode of mounted sources when they were made or checked; other sources are not compared.
     known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
@@ -357,3 +359,26 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End threads and connections; containers keep running."""
+
+
+@runtime_checkable
+class WarmEngine(Protocol):
+    """What an engine can do in addition that starts containers ahead of their jobs.
+
+    `create` of a spec with `ahead_of` makes such a container. `list` omits it until it is taken.
+    """
+
+    def freeze(self, container_id: str) -> None:
+        """Stop all processes of a running container; they do nothing until `thaw`."""
+
+    def take(self, container_id: str, name: str) -> None:
+        """Make a frozen container that of the job and attempt whose container has this name.
+
+        Raises `PermanentError` if it is gone, or another container has the name.
+        """
+
+    def thaw(self, container_id: str) -> None:
+        """Let its processes go on. Raises `PermanentError` if it is gone, or not frozen."""
+
+    def waiting(self) -> list[str]:
+        """Return the ids of all containers of this install that were started ahead and are not taken."""

@@ -29,6 +29,7 @@ from ci_runner.controller.process_state import ProcessState
 from ci_runner.controller.snapshot import Policy
 from ci_runner.controller.spool.job_log import JobLog
 from ci_runner.controller.timing import JobTimer
+from ci_runner.controller.warm import WarmContainers
 from ci_runner.errors import LeaseLost, NotFound, PermanentError
 from ci_runner.model.job import Job, JobEvent, utcnow
 from ci_runner.model.verdict import Verdict
@@ -140,6 +141,7 @@ class ActionHandlers:
     #: Called when a job gets its terminal status.
     ended: Callable[[], None]
     keeper: ArtifactCollector
+    warm: WarmContainers
     timer: JobTimer = field(default_factory=JobTimer)
     #: Runs work that delays nothing else, however long it takes.
     later: Callable[[Callable[[], None]], object] = field(default=lambda work: work())
@@ -212,12 +214,16 @@ class ActionHandlers:
             if prepared is None:  # prepared by an earlier controller: repeat it, which is quick
                 self._advance(action, "starting", "preparing", quietly=True, phase_since=self.now())
                 return
-            spec = self.preparer.container_spec(
-                run_step.with_secrets(job, self.store), prepared, action.attempt
-            )
             self._hold_lease()
-            failpoints.hit(_BEFORE_CREATE)
-            container_id = self.engine.create(spec)
+            container_id, why = self.warm.take(job, prepared, action.attempt)
+            _log.debug("job %s: %s", job.id, why)
+            if container_id is None:
+                spec = self.preparer.container_spec(
+                    run_step.with_secrets(job, self.store), prepared, action.attempt
+                )
+                self._hold_lease()
+                failpoints.hit(_BEFORE_CREATE)
+                container_id = self.engine.create(spec)
             failpoints.hit(_CREATED)
         if job.container_id != container_id and not self.store.jobs.advance(
             job.id, self.epoch, "starting", container_id=container_id, phase_since=self.now()
@@ -362,10 +368,17 @@ class ActionHandlers:
         self.preparer.take_kept(job)
         self.preparer.remove_work(action.job_id)
         if job.status == "completed":
+            self.later(lambda: self._refill(job))
             self._compile_later(job)
         failpoints.hit(_REMOVE[1])
         self.store.jobs.cleaned(action.job_id, self.epoch)
         failpoints.hit(_REMOVED)
+
+    def _refill(self, job: Job) -> None:
+        try:
+            self.warm.refill(job, self.closing.is_set)
+        except Exception as error:
+            _log.warning("job %s: no container waits for the next one: %s", job.id, error)
 
     def _compile_later(self, job: Job) -> None:
         """Let byte code be made, of one job of each user at a time: the next one's end tries again."""

@@ -35,6 +35,7 @@ from ci_runner.controller.notifier import Notifier
 from ci_runner.controller.snapshot import ContainerView, JobRows, Policy, Snapshot
 from ci_runner.controller.spool.followers import Followers
 from ci_runner.controller.timing import JobTimer
+from ci_runner.controller.warm import WarmContainers
 from ci_runner.errors import EngineUnavailable, LeaseLost, RunnerError
 from ci_runner.model.job import Job
 from ci_runner.settings.groups import ReconcileSettings, StorageSettings
@@ -119,6 +120,8 @@ class Controller:
             self._settings.artifact_retention_days,
             Quota(self._settings.artifact_quota, self._store.artifacts.bytes_of),
         )
+        warm = WarmContainers(self._engine, self._preparer, self._settings.warm_containers)
+        stack.callback(warm.close)
         steps = ActionHandlers(
             self._store,
             self._engine,
@@ -129,6 +132,7 @@ class Controller:
             self._settings.log_budget,
             notifier.wake,
             keeper,
+            warm,
             timer,
         )
         heart = threading.Thread(
@@ -254,6 +258,8 @@ class _Tick:
                 self._quiet = None
                 self._decide(now)
             self._note(now)
+            if now.observed is not None and not self._performer.in_flight():
+                self._steps.warm.tidy(now.observed)
             self._sweep(now)
         except BaseException:
             self._rows.forget()  # the rows may have been read only in part

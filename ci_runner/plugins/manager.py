@@ -134,6 +134,10 @@ class Plugins:
                 spec = changed
         return spec
 
+    def have(self, hook: str) -> bool:
+        """Return whether any plugin implements a hook."""
+        return bool(self._implementations(hook))
+
     def authenticate(self, *, credentials: str) -> str | None:
         """See `Hooks.authenticate`; the first result that is not None counts."""
         for plugin, implementation in self._implementations("authenticate"):

@@ -56,3 +56,7 @@ class PolicedPreparer(Preparer):
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """Return the spec as narrowed by plugins; raises `PermanentError` if one fails or widens it."""
         return self._plugins.container_options(job, super().container_spec(job, prepared, attempt))
+
+    def can_wait(self, job: Job) -> bool:
+        """See `Preparer.can_wait`: plugins decide for each job, so none may have been started before."""
+        return not self._plugins.have("container_options") and super().can_wait(job)

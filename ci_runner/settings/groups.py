@@ -240,6 +240,12 @@ class ReconcileSettings:
         minimum=1,
         shown="number of processors",
     )
+    warm_containers: int = _setting(
+        0,
+        "CI_RUNNER_WARM_CONTAINERS",
+        "containers that are started for the next job of a project and wait; 0: none",
+        minimum=0,
+    )
     builds: int = _setting(
         2,
         "CI_RUNNER_BUILDS",

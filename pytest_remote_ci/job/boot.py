@@ -328,7 +328,16 @@ def main(mode: str, args: list[str]) -> int:
     return code
 
 
+def _preload() -> None:
+    """Import what every session imports."""
+    import pytest  # noqa: F401  # for its import
+
+    load("pytest_internals").import_own_plugins()
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "wait":
+        load("zygote").wait(_preload, load("pytest_internals").restart_clocks, sys.argv[2])
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the worker held it back until here
         sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -45,6 +45,30 @@ if TYPE_CHECKING:
         config: pytest.Config
         gateway: Gateway
 
+# -- its own plugins
+
+
+def import_own_plugins() -> None:
+    """Import pytest's own plugins, as every session does; without their list, the caller does not import ahead."""
+    import importlib
+
+    from _pytest.config import default_plugins
+
+    for name in default_plugins:
+        importlib.import_module(f"_pytest.{name}")
+
+
+def restart_clocks() -> None:
+    """Let records of `logging` count from now; without the private name, they count from its import."""
+    import logging
+    import time
+
+    begun = getattr(logging, "_startTime", None)
+    if begun is not None:
+        now = time.time_ns() if isinstance(begun, int) else time.time()
+        logging._startTime = now  # type: ignore[attr-defined]  # private
+
+
 # -- who implements a hook
 
 #: Prefix of the names of pytest's own modules. Without it, pytest's hooks count as a plugin's, and are slower.

@@ -21,8 +21,10 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import TypedDict
 
+    from .ahead import Waiting
     from .restart import Recording
 
     class Job(TypedDict, total=False):
@@ -48,6 +50,11 @@ if TYPE_CHECKING:
         shm_size: str
         #: Whether the workspace has a git repository.
         git: bool
+        #: This describes an earlier job: prepare for one like it, and wait for its file (see `ahead`).
+        waits: bool
+        #: Path of the workspace, and what a job changes in that of the earlier one (see `ahead.bring_up_to_date`).
+        workspace: str
+        changes: list[tuple[str, str | None, int]]
 
 
 VERSION = "1"
@@ -258,25 +265,36 @@ def refresh_index(folder: str) -> None:
         )
 
 
-def start(job: Job, spool: Spool, more: dict[str, str], passed_on: int | None = None) -> int:
+def start(
+    job: Job, spool: Spool, more: dict[str, str], passed_on: int | None = None, stdin: int | None = None
+) -> int:
     """Fork and run the command; return its process id, which is also its group and session.
 
-    `more`: environment variables in addition to the job's; `passed_on`: a descriptor that the command inherits.
+    `more`: environment variables in addition to the job's; `passed_on`: a descriptor that the command inherits;
+    `stdin`: its standard input, else empty.
     """
+    env = environment(job, more)
+    pid = os.fork()
+    if pid == 0:
+        if passed_on is not None:
+            os.set_inheritable(passed_on, True)
+        _become(job["argv"], job["cwd"], env, spool, stdin)
+    return pid
+
+
+def environment(job: Job, more: dict[str, str]) -> dict[str, str]:
+    """Return the environment of the command."""
     env = dict(os.environ)
     env.update(job["env"])
     env.update(more)
     if job.get("path"):  # folders that precede the image's own
         env["PATH"] = os.pathsep.join([*job["path"], env.get("PATH") or os.defpath])
-    pid = os.fork()
-    if pid == 0:
-        if passed_on is not None:
-            os.set_inheritable(passed_on, True)
-        _become(job["argv"], job["cwd"], env, spool)
-    return pid
+    return env
 
 
-def _become(argv: list[str], cwd: str, env: dict[str, str], spool: Spool) -> NoReturn:
+def _become(
+    argv: list[str], cwd: str, env: dict[str, str], spool: Spool, stdin: int | None = None
+) -> NoReturn:
     """Replace the child by the command, with a shell's exit codes on failure (127 not found, 126 cannot run)."""
     code = 126
     try:
@@ -287,7 +305,7 @@ def _become(argv: list[str], cwd: str, env: dict[str, str], spool: Spool) -> NoR
             signal.signal(number, signal.SIG_DFL)
         # `boot` lets interrupts in once it can end without the interpreter's traceback.
         signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT} if _BOOT in argv else ())
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
         os.dup2(spool.stdout, 1)
         os.dup2(spool.stderr, 2)
         os.chdir(cwd)
@@ -406,10 +424,32 @@ def _recording(folder: str, spool: Spool, job: Job) -> Recording | None:
     """Return the state of a recorded session (see `restart`); None for any other command."""
     if not job.get("recorded"):
         return None
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-    recording: Recording = __import__("restart").Recording(folder, spool.sizes, job)
+    recording: Recording = _load("restart").Recording(folder, spool.sizes, job)
     return recording
+
+
+def _load(name: str) -> ModuleType:
+    """Import a module next to this file: few jobs, or only those of pytest, need it."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    if here not in sys.path:
+        sys.dont_write_bytecode = True
+        sys.path.insert(0, here)
+    return __import__(name)
+
+
+def _wait(folder: str, spool: Spool, template: Job, asked: list[int]) -> tuple[Job | None, Waiting | None]:
+    """Prepare for a job like `template` and wait for it; return it (None: there is none) and what it may use."""
+    ahead = _load("ahead")
+    waiting: Waiting | None = None
+    if ahead.prefix(template) and template.get("recorded"):
+        recording = _recording(folder, spool, template)
+        waiting = ahead.Waiting(template, folder, spool, recording, start, environment)
+    else:
+        ahead.mark_ready(folder)
+    job: Job | None = ahead.await_job(folder, lambda: bool(asked))
+    if job is not None:
+        ahead.bring_up_to_date(folder, job["workspace"], job["changes"])
+    return job, waiting
 
 
 def main(argv: list[str]) -> int:
@@ -425,7 +465,6 @@ def main(argv: list[str]) -> int:
     if job.get("seal"):  # user code must not be able to forge frames
         spool.key = str(job.pop("seal"))
         os.unlink(file.name)
-    spool.frame("hello", worker=VERSION, python="{}.{}.{}".format(*sys.version_info[:3]))
     wake, write_end = os.pipe()
     os.set_blocking(wake, False)
     os.set_blocking(write_end, False)
@@ -435,12 +474,22 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGCHLD, signal.SIGINT):  # a handler, so that the wake-up pipe is written
         signal.signal(number, lambda *_: None)
     become_subreaper()
+    waiting = None
+    if job.get("waits"):
+        found, waiting = _wait(folder, spool, job, asked)
+        if found is None:
+            return EXIT_BROKEN
+        job = found
+    spool.frame("hello", worker=VERSION, python="{}.{}.{}".format(*sys.version_info[:3]))
     link_kept_folders(job)
     if job.get("git"):
         refresh_index(job["cwd"])
-    recording = _recording(folder, spool, job)
+    if waiting is not None and not waiting.suits(job):
+        waiting.end()
+        waiting = None
+    recording = waiting.recording if waiting is not None else _recording(folder, spool, job)
     before = oom_kills()
-    code, killed, died = _run(job, spool, recording, wake, watch(folder), asked)
+    code, killed, died = _run(job, spool, recording, wake, watch(folder), asked, waiting)
     spool.last_frame(
         code=None if killed else code,
         signal=killed,
@@ -452,16 +501,29 @@ def main(argv: list[str]) -> int:
 
 
 def _run(
-    job: Job, spool: Spool, recording: Recording | None, wake: int, written: int | None, asked: list[int]
+    job: Job,
+    spool: Spool,
+    recording: Recording | None,
+    wake: int,
+    written: int | None,
+    asked: list[int],
+    waiting: Waiting | None,
 ) -> tuple[int, str | None, str]:
-    """Run the command; restart a recorded pytest while that helps. Return exit code, signal, and cause of death."""
+    """Run the command; restart a recorded pytest while that helps. Return exit code, signal, and cause of death.
+
+    `waiting`: the process that is to become the command's first one.
+    """
     more: dict[str, str] = {}
     while True:
         oom, passed_on = oom_kills(), None
-        if recording is not None:
-            passed_on = recording.connect()
-            more["REMOTE_CI_CAPTURED"] = str(passed_on)
-        pid = start(job, spool, more, passed_on)
+        if waiting is not None:
+            pid = waiting.run(job)
+            waiting = None
+        else:
+            if recording is not None:
+                passed_on = recording.connect()
+                more["REMOTE_CI_CAPTURED"] = str(passed_on)
+            pid = start(job, spool, more, passed_on)
         spool.frame("again" if "REMOTE_CI_CONTINUED" in more else "started", pid=pid)
         grace = float(job.get("grace", 10.0))
         status = Supervisor(spool, pid, grace, wake, asked, recording, written).run()

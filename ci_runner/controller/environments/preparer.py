@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from ci_runner.controller.engine import (
 )
 from ci_runner.controller.environments import worker_command
 from ci_runner.controller.environments.accounts import Accounts
+from ci_runner.controller.environments.ahead import Ahead, Layers, are_few, is_alike
 from ci_runner.controller.environments.base_image import Base, choose_base
 from ci_runner.controller.environments.builds import Builds, write_for
 from ci_runner.controller.environments.bytecode import Bytecode
@@ -165,6 +167,9 @@ class Preparer:
         self._services = Services(engine, reconcile)
         self._keeper = Keeper(self._data, self._trash, self._owner, reconcile.max_kept, storage.disk_reserve)
         self._isolates: bool | None = None
+        self._guard = threading.Lock()
+        #: Containers started ahead, by what stands for a job's id → what must not be evicted.
+        self._ahead: dict[str, frozenset[str]] = {}
 
     def prepare(
         self,
@@ -414,10 +419,17 @@ class Preparer:
 
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """Return the container to create; make the attempt's folders, its seal and `job.json`, once."""
-        options = job.options.usable()
-        settings = self._settings
         work = self._work(job.id, str(attempt))
         self._folders(work)
+        worker_command.write(work, prepared, self._description(job, prepared, work), self._owner)
+        if prepared.upper is not None:
+            self._note_prepared_files(job)
+        return self._spec(job, prepared, attempt)
+
+    def _description(self, job: Job, prepared: Prepared, work: Path) -> worker_command.Description:
+        """Return what the worker has to know; write a file of modification times, if the client sent them."""
+        options = job.options.usable()
+        settings = self._settings
         cwd = "/".join(filter(None, (prepared.mount_point, options.cwd)))
         limits = limits_of(options, settings)
         own = {
@@ -434,7 +446,7 @@ class Preparer:
             **_env_of_command(job),
             **own,
         }
-        description: worker_command.Description = {
+        return {
             "protocol": 1,
             "argv": worker_command.command(job, prepared),
             "cwd": cwd,
@@ -449,9 +461,11 @@ class Preparer:
             "file_size": formats.size(limits.file_size),
             "shm_size": formats.size(limits.shm_size) if self._engine_isolates() else "",
         }
-        worker_command.write(work, prepared, description, self._owner)
-        if prepared.upper is not None:
-            self._note_prepared_files(job)
+
+    def _spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
+        options = job.options.usable()
+        settings = self._settings
+        work = self._work(job.id, str(attempt))
         return ContainerSpec(
             name=f"{settings.prefix}{job.id}-{attempt}",
             image_id=prepared.image,
@@ -468,11 +482,123 @@ class Preparer:
                 prepared.workspace or prepared.mount_point,
             ),
             kept=self._kept_home(prepared, work),
-            limits=limits,
+            limits=limits_of(options, settings),
             network="none" if "none" in (options.network, settings.network) else "egress",
             join=prepared.join,
             known=prepared.known,
         )
+
+    # -- containers started ahead (see `ahead`)
+    def can_wait(self, job: Job) -> bool:
+        """Return whether a container may be started ahead for jobs like this one: only the plainest jobs."""
+        options = job.options.submitted
+        return (
+            self._engine_isolates()
+            and job.options.script is None
+            and options.records
+            and not options.services
+            and not job.options.secrets
+        )
+
+    def prepare_ahead(self, job: Job, stopping: Callable[[], bool]) -> Ahead | None:
+        """Return a container like that of an ended job, with its folders; None if there is none."""
+        if not self.can_wait(job):
+            return None
+
+        def building() -> None:
+            raise PreparationStopped("nothing is built ahead")
+
+        token = f"ahead{uuid.uuid4().hex[:16]}"
+        model = replace(job, id=token)
+        with self._guard:
+            self._ahead[token] = frozenset(filter(None, (job.environment, job.workspace)))
+        made = None
+        try:
+            prepared = self.prepare(model, log=lambda _: None, building=building, stopping=stopping)
+            if prepared.python and not (prepared.kept and prepared.kept.links):
+                made = self._make_ahead(model, prepared)
+            return made
+        except RunnerError as error:
+            _log.info("no container waits for the next job like %s: %s", job.id, error)
+            return None
+        finally:
+            if made is None:
+                self._drop_ahead(token)
+
+    def _make_ahead(self, model: Job, prepared: Prepared) -> Ahead:
+        work = self._work(model.id, "1")
+        self._folders(work)
+        worker_command.write_ahead(work, self._description(model, prepared, work), self._owner)
+        spec = replace(
+            self._spec(model, prepared, 1),
+            name=f"{self._settings.prefix}{model.id}",  # unlike a job's, it does not end in an attempt
+            job_id="",
+            attempt=0,
+            ahead_of=self._settings.prefix,
+        )
+        return Ahead(model.id, spec, self._layers(model, prepared), prepared.key)
+
+    def _layers(self, job: Job, prepared: Prepared) -> Layers:
+        digest = job.workspace or ""
+        kept = prepared.kept.project if prepared.kept is not None else None
+        return Layers(digest, self._workspaces.tree(digest), kept)
+
+    def is_ready(self, ahead: Ahead) -> bool:
+        """Return whether a started one has done all that it can without its job."""
+        return os.path.lexists(self._work(ahead.token, "1") / "spool" / "ready")
+
+    def is_for(self, ahead: Ahead, job: Job, prepared: Prepared, attempt: int) -> bool:
+        """Return whether a job may take it."""
+        if not self.can_wait(job) or self._work(job.id, str(attempt)).exists():
+            return False
+        spec, layers = self._spec(job, prepared, attempt), self._layers(job, prepared)
+        if spec.kept is not None or not is_alike(ahead.spec, ahead.layers, spec, layers):
+            return False
+        changes = self._workspaces.changes(ahead.layers.workspace, layers.workspace)
+        return changes is not None and are_few(changes)
+
+    def hand_over(self, ahead: Ahead, job: Job, prepared: Prepared, attempt: int) -> str:
+        """Make its folders those of the job's attempt, with the job's files; return its name from now on.
+
+        The container is frozen. Its mounts follow the folders, whatever their names are.
+        """
+        work = self._work(job.id, str(attempt))
+        self._work(ahead.token, "1").rename(work)
+        own = self._work(ahead.token, "own")
+        if own.is_dir():
+            own.rename(self._work(job.id, "ahead"))
+        with self._guard:
+            self._ahead.pop(ahead.token, None)
+        changed = self._workspaces.changes(ahead.layers.workspace, job.workspace or "") or []
+        (work / "spool" / "changes").mkdir(mode=0o755)
+        changes: list[tuple[str, str | None, int]] = []
+        for number, entry in enumerate(changed):
+            if isinstance(entry, str):
+                changes.append((entry, None, 0))
+            else:
+                self._workspaces.copy_content(entry, work / "spool" / "changes" / str(number))
+                changes.append((entry.path, str(number), entry.mode))
+        description = self._description(job, prepared, work)
+        mount = prepared.workspace or prepared.mount_point
+        worker_command.deliver(work, {**description, "workspace": mount, "changes": changes}, self._owner)
+        return f"{self._settings.prefix}{job.id}-{attempt}"
+
+    def was_handed_over(self, job_id: str, attempt: int) -> bool:
+        """Return whether the folder of the attempt has all of the job's files."""
+        return (self._work(job_id, str(attempt)) / "delivered").exists()
+
+    def remove_attempt(self, job_id: str, attempt: int) -> None:
+        """Remove the folder of an attempt that has not begun."""
+        self._trash.remove(self._work(job_id, str(attempt)))
+
+    def forget_ahead(self, ahead: Ahead) -> None:
+        """Remove its folders; its container must be gone."""
+        self._drop_ahead(ahead.token)
+
+    def _drop_ahead(self, token: str) -> None:
+        with self._guard:
+            self._ahead.pop(token, None)
+        self.remove_work(token)
 
     def _kept_home(self, prepared: Prepared, work: Path) -> Overlay | None:
         if prepared.kept is None or not prepared.kept.links:
@@ -560,6 +686,9 @@ class Preparer:
         """Remove the working folders of all of a job's attempts and builds. Harmless if there are none."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
             return
+        with self._guard:
+            if job_id in self._ahead:
+                return
         for folder in (self._data / "work").glob(f"{job_id}-*"):
             self._trash.remove(folder)
 
@@ -573,6 +702,8 @@ class Preparer:
             self._packages.recover()
         except EngineUnavailable as error:
             _log.info("leftovers of builds are checked later: %s", error)
+        with self._guard:
+            keep = keep.union(*self._ahead.values())
         self._evictor.evict(keep)
         self._trash.empty(_REMOVED_AT_ONCE)
 

@@ -86,6 +86,22 @@ def write(work: Path, place: Place, description: Description, owner: int | None)
     _write(ours, key, None)
 
 
+def write_ahead(work: Path, template: Description, owner: int | None) -> None:
+    """Write the worker's first file for a container that is started before its job (see `pytest_remote_ci.job.ahead`).
+
+    `template` describes an earlier job. The key goes with it, because nothing else runs in the container yet.
+    """
+    key = seals.new_key()
+    _write(work / "spool" / "job.json", json.dumps({**template, "waits": True, "seal": key}), owner)
+    _write(work / "seal", key, None)
+
+
+def deliver(work: Path, description: Description, owner: int | None) -> None:
+    """Write the job's own file for such a container, which is frozen: nothing in it can read or replace the file."""
+    _write(work / "spool" / "job.json", json.dumps(description), owner)
+    _write(work / "delivered", "", None)
+
+
 def _write(path: Path, content: str, owner: int | None) -> None:
     """Write a file atomically."""
     temporary = path.with_name(f"{path.name}.tmp")

@@ -18,7 +18,7 @@ import shutil
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -28,7 +28,7 @@ from ci_runner.errors import NotFound, PermanentError, StorageFull
 from ci_runner.model.path_checks import target_problem
 from ci_runner.storage.blobs import BlobStore, in_parallel
 from ci_runner.storage.safe_fs import Trash
-from pytest_remote_ci.wire.protocol import Manifest, is_digest
+from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry, is_digest
 
 _log = logging.getLogger(__name__)
 
@@ -134,6 +134,27 @@ class Workspaces:
     def rows(self, digest: str) -> Mapping[str, tuple[int, str]]:
         """Return path → (mode, digest of the content) of the files; reads the manifest. Raises `PermanentError`."""
         return {entry.path: (entry.mode, entry.sha256) for entry in self._manifest(digest).files}
+
+    def changes(self, before: str, after: str) -> list[ManifestEntry | str] | None:
+        """Return what has to change in a workspace to get another: new entries, and paths of files to remove.
+
+        Return None if more differs than files: links, or which folders there are.
+        """
+        old, new = self._manifest(before), self._manifest(after)
+        if old is new:
+            return []
+        if old.links != new.links or old.folders != new.folders:
+            return None
+        was = {entry.path: entry for entry in old.files}
+        now = {entry.path: entry for entry in new.files}
+        if _parents(was) != _parents(now):
+            return None
+        changed = [entry for path, entry in now.items() if was.get(path) != entry]
+        return [*(path for path in was if path not in now), *changed]
+
+    def copy_content(self, entry: ManifestEntry, target: Path) -> None:
+        """Copy a file's content to a new file, with its mode, times and owner."""
+        self._copy(os.fspath(self._blobs.path(entry.sha256, entry.mode)), os.fspath(target))
 
     def _manifest(self, digest: str) -> Manifest:
         with self._guard:
@@ -249,6 +270,10 @@ def _resolved(digests: dict[str, str], links: Mapping[str, str]) -> dict[str, st
         if len(found) == before:
             break
     return found
+
+
+def _parents(files: Iterable[str]) -> set[str]:
+    return {posixpath.dirname(path) for path in files}
 
 
 def _link(source: str, target: str) -> bool:

@@ -29,7 +29,7 @@ from ci_runner.controller.engine import (
     Role,
     ServiceSpec,
 )
-from ci_runner.controller.engines.docker import docker_json
+from ci_runner.controller.engines.docker import docker_json, warm_containers
 from ci_runner.errors import PermanentError
 
 #: On volumes: name of the container that they were made for.
@@ -121,11 +121,13 @@ def volume_name(container: str, part: str = "workspace") -> str:
 
 def labels(spec: ContainerSpec, install: str) -> dict[str, str]:
     """Return the labels by which a container is recognised and adopted."""
+    ahead = {} if spec.ahead_of is None else {warm_containers.LABEL_AHEAD: spec.ahead_of}
     return {
         LABEL_INSTALL: install,
         LABEL_ROLE: spec.role,
         LABEL_JOB: spec.job_id,
         LABEL_ATTEMPT: str(spec.attempt),
+        **ahead,
     }
 
 
@@ -365,7 +367,7 @@ def observed(inspected: docker_json.Container) -> Observed:
     """Return an `Observed` from the answer of `GET /containers/{id}/json`."""
     state = inspected["State"]
     health = state.get("Health")
-    marks = inspected["Config"].get("Labels") or {}
+    marks = warm_containers.labels_of(inspected)
     status = _state(state["Status"])
     error = _scrub_error(state.get("Error") or "", inspected) or None
     over = status in ("exited", "dead") or (status == "created" and error is not None)

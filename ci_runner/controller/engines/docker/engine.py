@@ -39,6 +39,7 @@ from ci_runner.controller.engines.docker import (
     image_build_profile,
     images,
     service_profile,
+    warm_containers,
 )
 from ci_runner.controller.engines.docker import (
     probe as docker_probe,
@@ -349,6 +350,24 @@ class DockerEngine:
             if status_of(error) not in (404, 409):
                 raise
 
+    # -- containers started ahead
+    def freeze(self, container_id: str) -> None:
+        """See `WarmEngine.freeze`."""
+        warm_containers.freeze(self.api, container_id)
+
+    def take(self, container_id: str, name: str) -> None:
+        """See `WarmEngine.take`."""
+        warm_containers.rename(self.api, container_id, name)
+        self.inspect(container_id)  # replaces what was seen under the former name
+
+    def thaw(self, container_id: str) -> None:
+        """See `WarmEngine.thaw`."""
+        warm_containers.thaw(self.api, container_id)
+
+    def waiting(self) -> list[str]:
+        """See `WarmEngine.waiting`."""
+        return warm_containers.waiting(self.api, self.install)
+
     # -- observing
     def list(self) -> list[Observed]:
         """See `Engine.list`. One call, and one more per container with a changed state."""
@@ -356,7 +375,10 @@ class DockerEngine:
             summaries = self.api.client.containers(all=True, filters=self._ours())
         result = []
         for summary in summaries:
-            if not container_profile.is_job(summary.get("Labels") or {}):
+            labels = summary.get("Labels") or {}
+            if not container_profile.is_job(labels) or warm_containers.is_waiting(
+                labels, summary["Names"][0]
+            ):
                 continue
             seen = self._see(summary)
             if seen is not None:

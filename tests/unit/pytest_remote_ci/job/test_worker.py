@@ -342,3 +342,49 @@ def test_a_system_that_cannot_tell_of_output_is_asked(spool: Path, monkeypatch: 
     assert worker.watch(str(spool / "missing")) is None
     monkeypatch.setattr(worker, "_call", lambda name, *arguments: -1)
     assert worker.watch(str(spool)) is None
+
+
+# -- started before its job (see `ahead`)
+def test_a_worker_that_waits_changes_the_files_and_runs_the_job_that_comes(
+    spool: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "changed.txt").write_text("old")
+    (project / "gone.txt").touch()
+    key = seals.new_key()
+    write_job(spool, "raise SystemExit(9)", waits=True, seal=key)
+    with subprocess.Popen(command(spool)) as process:
+        wait_until(lambda: (spool / "ready").exists(), 20, what="the worker to wait")
+        assert not (spool / "job.json").exists()
+        assert (spool / "frames").read_text() == ""
+        (spool / "changes").mkdir()
+        (spool / "changes" / "0").write_text("new")
+        os.utime(spool / "changes" / "0", (5, 5))
+        changes = [("gone.txt", None, 0), ("changed.txt", "0", 0o755)]
+        job = {
+            "protocol": 1,
+            "argv": [sys.executable, "-c", "print(open('changed.txt').read())"],
+            "cwd": str(project),
+            "env": {},
+            "workspace": str(project),
+            "changes": changes,
+        }
+        (spool / "job.tmp").write_text(json.dumps(job))
+        (spool / "job.tmp").rename(spool / "job.json")
+        assert process.wait(20) == 0
+    assert (spool / "stdout").read_text() == "new\n"
+    assert [path.name for path in project.iterdir()] == ["changed.txt"]
+    status = (project / "changed.txt").stat()
+    assert (status.st_mode & 0o777, status.st_mtime) == (0o755, 5)
+    hello, *_, last = frames(spool)
+    assert (hello["t"], last["t"], last["code"]) == ("hello", "exit", 0)
+    assert "seal" in last
+
+
+def test_a_worker_that_waits_ends_when_it_is_told_to(spool: Path) -> None:
+    write_job(spool, "pass", waits=True, seal=seals.new_key())
+    with subprocess.Popen(command(spool)) as process:
+        wait_until(lambda: (spool / "ready").exists(), 20, what="the worker to wait")
+        process.terminate()
+        assert process.wait(20) == worker.EXIT_BROKEN
