@@ -190,6 +190,11 @@ OWN: Final = (
         is_for_new_job=True,
     ),
     _own(
+        "--remote-ci-cold",
+        "start a new container, even if one waits for the next run of this project",
+        is_for_new_job=True,
+    ),
+    _own(
         "--remote-ci-network",
         "network that the tests may use",
         choices=["egress", "none"],

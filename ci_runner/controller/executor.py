@@ -70,6 +70,8 @@ class Executor:
         self._collecting = ThreadPoolExecutor(COLLECTORS, thread_name_prefix="collect")
         self._waiting = ThreadPoolExecutor(1, thread_name_prefix="later")
         steps.later = self._waiting.submit
+        self._warming = ThreadPoolExecutor(1, thread_name_prefix="warm")
+        steps.warm_later = self._warming.submit
 
     def submit(self, action: actions.Action) -> None:
         """Begin an action and return at once."""
@@ -98,6 +100,7 @@ class Executor:
         self._collecting.shutdown(wait=True, cancel_futures=True)
         self._acting.shutdown(wait=True, cancel_futures=True)
         self._waiting.shutdown(wait=True, cancel_futures=True)
+        self._warming.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, action: actions.Action) -> None:
         try:

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, TypeVar
 
 from ci_runner import failpoints
 from ci_runner.controller import actions, run_step
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from ci_runner.store.rows import PhaseChanges
 
 _log = logging.getLogger(__name__)
+
+#: Seconds from a job's end to the start of a container for the next one.
+_REFILL_AFTER: Final = 0.5
 
 
 def _point(name: str, where: str) -> str:
@@ -145,6 +148,8 @@ class ActionHandlers:
     timer: JobTimer = field(default_factory=JobTimer)
     #: Runs work that delays nothing else, however long it takes.
     later: Callable[[Callable[[], None]], object] = field(default=lambda work: work())
+    #: The same, for containers that are started ahead: a developer's next run may come soon.
+    warm_later: Callable[[Callable[[], None]], object] = field(default=lambda work: work())
     #: Set when the controller ends: preparations give up.
     closing: threading.Event = field(default_factory=threading.Event)
     state: ProcessState = field(default_factory=ProcessState)
@@ -216,7 +221,7 @@ class ActionHandlers:
                 return
             self._hold_lease()
             container_id, why = self.warm.take(job, prepared, action.attempt)
-            _log.debug("job %s: %s", job.id, why)
+            self.timer.add(job.id, {}, container=why)
             if container_id is None:
                 spec = self.preparer.container_spec(
                     run_step.with_secrets(job, self.store), prepared, action.attempt
@@ -368,13 +373,15 @@ class ActionHandlers:
         self.preparer.take_kept(job)
         self.preparer.remove_work(action.job_id)
         if job.status == "completed":
-            self.later(lambda: self._refill(job))
+            self.warm_later(lambda: self._refill(job))
             self._compile_later(job)
         failpoints.hit(_REMOVE[1])
         self.store.jobs.cleaned(action.job_id, self.epoch)
         failpoints.hit(_REMOVED)
 
     def _refill(self, job: Job) -> None:
+        if self.closing.wait(_REFILL_AFTER):  # the client that fetches what the job left comes first
+            return
         try:
             self.warm.refill(job, self.closing.is_set)
         except Exception as error:

@@ -26,6 +26,8 @@ _OF_SESSION: Final = Session.event_type
 class _Times:
     phases: dict[str, float] = field(default_factory=dict)
     cold: list[str] = field(default_factory=list)
+    #: How the container was started; "" if there was no choice.
+    container: str = ""
     #: Moment → monotonic seconds.
     moments: dict[Moment, float] = field(default_factory=dict)
     is_recorded: bool = False
@@ -55,12 +57,15 @@ class JobTimer:
         self._lock = threading.Lock()
         self._jobs: dict[str, _Times] = {}
 
-    def add(self, job_id: str, phases: Mapping[str, float], cold: Sequence[str] = ()) -> None:
-        """Set the durations of phases, and reasons why they took long."""
+    def add(
+        self, job_id: str, phases: Mapping[str, float], cold: Sequence[str] = (), *, container: str = ""
+    ) -> None:
+        """Set the durations of phases, reasons why they took long, and how the container was started."""
         with self._lock:
             times = self._of(job_id)
             times.phases.update({name: max(0.0, seconds) for name, seconds in phases.items()})
             times.cold += [reason for reason in cold if reason not in times.cold]
+            times.container = container or times.container
 
     def mark(self, job_id: str, moment: Moment) -> None:
         """Note that this moment is now; only "last test" may come again."""
@@ -84,7 +89,7 @@ class JobTimer:
         with self._lock:
             times = self._jobs.pop(job_id, _Times())
         phases = {**before.phases, **times.phases, **dict(times.after_preparation(time.monotonic()))}
-        return Timing(phases, (*before.cold, *times.cold))
+        return Timing(phases, (*before.cold, *times.cold), times.container)
 
     def keep(self, open_jobs: Collection[str]) -> None:
         """Forget all other jobs."""

@@ -86,6 +86,8 @@ class WarmContainers:
         """Return the id of a running container for the job (None: it needs one of its own), and why."""
         if self._warm is None or self._preparer is None or not self._most:
             return None, ""
+        if job.options.submitted.cold_start:
+            return None, "a new one was asked for"
         with self._lock:
             found = self._waiting.pop(_key(job), None)
         if found is None:

@@ -147,6 +147,10 @@ class JobTiming(Struct, kw_only=True, frozen=True):
 
     phases: Annotated[dict[str, Seconds], Meta(description="phase → seconds; those that were measured")]
     cold: Annotated[list[str], Meta(description="what was not there yet, and why")] | UnsetType = UNSET
+    container: (
+        Annotated[str, Meta(description="how the container was started, if the runner starts some ahead")]
+        | UnsetType
+    ) = UNSET
 
 
 class JobSummary(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -67,6 +67,7 @@ _VALUES = (
     "--remote-ci-timeout",
     "--remote-ci-name",
     "--remote-ci-priority",
+    "--remote-ci-cold",
     "--remote-ci-network",
     "--remote-ci-env",
     "--remote-ci-artifact",

@@ -158,6 +158,8 @@ class PytestSubmission(Submission):
         for priority in PRIORITIES:
             if priority == self.option("priority"):
                 sent = replace(sent, priority=priority)
+        if self.option("cold"):
+            sent = replace(sent, cold_start=True)
         return self._asked_plugins(sent)
 
     def _picked(self, given: list[str]) -> list[str]:

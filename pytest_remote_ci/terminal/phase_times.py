@@ -32,7 +32,8 @@ def line(timing: Timing, *, is_verbose: bool) -> str | None:
     """Return one line about a session's time; unless `is_verbose`, only what was not there yet, else None."""
     parts = list(map(escaped, timing.cold))
     if is_verbose:
-        phases = ", ".join(f"{name} {seconds:.2f}" for name, seconds in timing.ordered())
+        how = {"container": f" ({escaped(timing.container)})" if timing.container else ""}
+        phases = ", ".join(f"{name} {seconds:.2f}{how.get(name, '')}" for name, seconds in timing.ordered())
         parts.insert(0, f"{formats.duration(timing.total)} in all: {phases}")
     return "; ".join(parts) or None
 
@@ -40,7 +41,8 @@ def line(timing: Timing, *, is_verbose: bool) -> str | None:
 def table(timing: Timing) -> Iterator[str]:
     """Yield lines: the phases in order with their seconds and meaning, their sum, and what was not there yet."""
     for name, seconds in timing.ordered():
-        yield f"{name:<12}{seconds:>9.3f} s  {PHASES[name]}"
+        how = f": {escaped(timing.container)}" if name == "container" and timing.container else ""
+        yield f"{name:<12}{seconds:>9.3f} s  {PHASES[name]}{how}"
     yield f"{'all':<12}{timing.total:>9.3f} s"
     for reason in timing.cold:
         yield escaped(reason)

@@ -147,6 +147,8 @@ class SubmitOptions:
     records: bool = False
     #: Most restarts of pytest after a test took it down, to run the remaining tests; for recorded sessions only.
     restarts: int = 3
+    #: Whether a new container is started, even if one waits for a job like this one.
+    cold_start: bool = False
     #: Seconds of the phases before the upload, as the client measured them (`pytest_remote_ci.wire.timing`).
     timing: Mapping[str, float] = field(default_factory=dict)
     #: Options of plugins, each under its own name (hook `pytest_remote_ci_submission`).
@@ -355,6 +357,7 @@ CHECKS: Final[Mapping[str, checks.Check[object]]] = {
     "pip": checks.as_flag,
     "packages": checks.as_packages,
     "git": checks.as_flag,
+    "cold_start": checks.as_flag,
     "env": checks.as_environment,
     "timeout": checks.as_positive,
     "cpus": checks.as_positive,

@@ -45,12 +45,16 @@ class Timing:
     phases: Mapping[str, float] = field(default_factory=dict)
     #: Words about what was not there yet, such as "environment built in 14.2 s: requirements.txt changed".
     cold: tuple[str, ...] = ()
+    #: How the container was started, such as "warm"; "" if the runner starts none ahead.
+    container: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Return a JSON-ready dictionary: phases in order, to a tenth of a millisecond."""
         found: dict[str, object] = {"phases": {name: round(value, 4) for name, value in self.ordered()}}
         if self.cold:
             found["cold"] = list(self.cold)
+        if self.container:
+            found["container"] = self.container
         return found
 
     @classmethod
@@ -64,7 +68,8 @@ class Timing:
             if name in PHASES and _is_duration(value)
         }
         cold = raw.get("cold")
-        return cls(phases, _reasons(cold if isinstance(cold, list) else ()))
+        container = "".join(_reasons([raw.get("container")]))
+        return cls(phases, _reasons(cold if isinstance(cold, list) else ()), container)
 
     def ordered(self) -> list[tuple[str, float]]:
         """Return the phases in order."""

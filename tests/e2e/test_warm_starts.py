@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.developer import FIXTURES, Developer, Done
+from support.developer import FIXTURES, Developer
 from support.runner import Runner
 from support.waiting import wait_until
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.docker
 @pytest.fixture
 def start_warm(start_runner: Start) -> Callable[..., Runner]:
     def start(**env: str) -> Runner:
-        return start_runner(env={"CI_RUNNER_WARM_CONTAINERS": "2", "CI_RUNNER_LOG_LEVEL": "debug", **env})
+        return start_runner(env={"CI_RUNNER_WARM_CONTAINERS": "2", **env})
 
     return start
 
@@ -55,10 +55,13 @@ def await_waiting(runner: Runner) -> None:
     wait_until(lambda: len(waiting(runner)) == 1, 60, what="a container to wait")
 
 
-def submit(developer: Developer, project: Path, words: str) -> Done:
-    done = developer.pytest("-q", f"test_it.py::test_it[{words}]", cwd=project)
+def submit(developer: Developer, project: Path, words: str, *more: str) -> str:
+    """Run the test of these words, which must pass; return how its container was started ("" if nothing says so)."""
+    done = developer.pytest("-v", f"test_it.py::test_it[{words}]", *more, cwd=project)
     assert done.code == 0, done.text
-    return done
+    found = re.search(r"\bcontainer [\d.]+(?: \((.+?)\))?", done.text)
+    assert found is not None, done.text
+    return found[1] or ""
 
 
 def edit(project: Path) -> None:
@@ -76,12 +79,11 @@ def test_the_second_run_takes_the_waiting_container_with_its_own_files(
     submit(developer, project, "one")
     await_waiting(runner)
     edit(project)
-    submit(developer, project, "one two")
-    assert runner.log("reconcile").count(": warm\n") == 1
+    assert submit(developer, project, "one two") == "warm"
     assert not (project / "gone.txt").exists()
     await_waiting(runner)
-    submit(developer, project, "one two")
-    assert runner.log("reconcile").count(": warm\n") == 2
+    assert submit(developer, project, "one two", "--remote-ci-cold") == "a new one was asked for"
+    assert submit(developer, project, "one two") == "warm"
 
 
 def test_another_image_setting_or_user_gets_a_container_of_its_own(start_warm: Start, tmp_path: Path) -> None:
@@ -91,15 +93,14 @@ def test_another_image_setting_or_user_gets_a_container_of_its_own(start_warm: S
     submit(developer, project, "one")
     await_waiting(runner)
     other = Developer(runner, tmp_path, runner.make_user("other@example.org")[1])
-    submit(other, project, "one")
+    assert submit(other, project, "one") == "no container was waiting"
     (project / "pyproject.toml").write_text('[tool.remote-ci]\nmemory = "300M"\n')
-    submit(developer, project, "one")
-    assert ": warm\n" not in runner.log("reconcile")
+    assert submit(developer, project, "one") == "the waiting container was another job's"
 
 
 def test_nothing_waits_unless_the_operator_wants_it(start_runner: Start, tmp_path: Path) -> None:
     runner = start_runner()
-    submit(Developer(runner, tmp_path, runner.key), make_project(tmp_path / "project"), "one")
+    assert submit(Developer(runner, tmp_path, runner.key), make_project(tmp_path / "project"), "one") == ""
     assert waiting(runner) == []
 
 
@@ -143,7 +144,7 @@ def test_a_container_that_died_while_it_waited_is_not_missed(start_warm: Start, 
     submit(developer, project, "one")
     await_waiting(runner)
     subprocess.run(["docker", "kill", *waiting(runner)], check=True, capture_output=True)
-    submit(developer, project, "one")
+    assert submit(developer, project, "one") == "the waiting container failed"
 
 
 def test_a_test_finds_the_same_facts_in_a_warm_and_a_cold_start(start_warm: Start, tmp_path: Path) -> None:
@@ -157,12 +158,12 @@ def test_a_test_finds_the_same_facts_in_a_warm_and_a_cold_start(start_warm: Star
     (project / "outside.json").write_text(json.dumps(outside))
     found = []
     for _ in range(2):
-        done = developer.pytest("-q", "-rP", "-p", "no:cacheprovider", cwd=project, timeout=240)
+        done = developer.pytest("-v", "-rP", "-p", "no:cacheprovider", cwd=project, timeout=240)
         match = re.search(r"^FACTS (\{.*\})\r?$", done.out, re.MULTILINE)
         assert match is not None, done.text
         found.append(json.loads(match[1]))
         await_waiting(runner)
-    assert runner.log("reconcile").count(": warm\n") == 1
+    assert "(warm)" in done.text
     cold, warm = found
     assert len(cold) >= 60
     assert {

@@ -420,6 +420,8 @@ class Preparer:
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """Return the container to create; make the attempt's folders, its seal and `job.json`, once."""
         work = self._work(job.id, str(attempt))
+        if worker_command.is_ahead(work):  # a controller ended while it handed a waiting container over
+            self._trash.remove(work)
         self._folders(work)
         worker_command.write(work, prepared, self._description(job, prepared, work), self._owner)
         if prepared.upper is not None:

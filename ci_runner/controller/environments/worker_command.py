@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ci_runner.controller.engine import SPOOL, TOOLS
 from ci_runner.controller.environments.builds import write_for
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     #: What the worker has to know: the content of its file `job.json`.
     Description: TypeAlias = WorkerJob
+
+#: Marks the folder of an attempt that was made for a container started before its job.
+_AHEAD: Final = "ahead"
 
 
 class Place(Protocol):
@@ -91,9 +94,15 @@ def write_ahead(work: Path, template: Description, owner: int | None) -> None:
 
     `template` describes an earlier job. The key goes with it, because nothing else runs in the container yet.
     """
+    _write(work / _AHEAD, "", None)
     key = seals.new_key()
     _write(work / "spool" / "job.json", json.dumps({**template, "waits": True, "seal": key}), owner)
     _write(work / "seal", key, None)
+
+
+def is_ahead(work: Path) -> bool:
+    """Return whether an attempt's folder was made for a container that was started before its job."""
+    return (work / _AHEAD).exists()
 
 
 def deliver(work: Path, description: Description, owner: int | None) -> None:

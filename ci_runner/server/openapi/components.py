@@ -93,6 +93,7 @@ _ABOUT: Final = {
     "timeout": "seconds of testing",
     "packages": "packages of the image's distribution to install, if the operator allows them",
     "git": "whether the workspace has a git repository of the client's making",
+    "cold_start": "whether a new container is started, even if one waits for a job like this one",
     "artifacts": "files to keep after the run",
     "artifacts_days": "shorter than the runner's default",
     "keep": "files that the next job of the same user and project gets",

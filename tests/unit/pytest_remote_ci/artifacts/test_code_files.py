@@ -10,7 +10,7 @@ from pytest_remote_ci.artifacts.code_files import is_code, is_named
 @pytest.mark.parametrize(
     "path",
     [
-        *("AGENTS.md", "docs/CLAUDE.md", "claude.local.md", "GEMINI.md", "a/SKILL.md", "x.instructions.md"),
+        *("AGENTS.md", "notes/CLAUDE.md", "claude.local.md", "GEMINI.md", "a/SKILL.md", "x.instructions.md"),
         *("x.code-workspace", "x.sublime-project", "a/x.iml", "x.ipr", "x.vcxproj"),
         *("meson.build", "a/meson.build", "meson_options.txt", "BUILD.bazel", "MODULE.bazel", "x.star"),
         *("pom.xml", "a/pom.xml", "build.xml", "gradlew", "mvnw", "web.config", "nuget.config"),
@@ -39,8 +39,8 @@ def test_what_is_obeyed_or_executed_where_it_lies(path: str) -> None:
         ),
         *(
             "README.md",
-            "docs/agents.rst",
-            "docs/skills.md",
+            "notes/agents.rst",
+            "notes/skills.md",
             "tests/golden/build_log.txt",
             "tests/x.svg",
             "x.csv",

@@ -16,6 +16,12 @@ def test_a_warm_session_has_a_line_only_when_it_is_verbose() -> None:
     assert line(WARM, is_verbose=True) == "1.8 s in all: start 0.25, tests 1.50"
 
 
+def test_how_the_container_was_started_stands_beside_its_time() -> None:
+    timing = Timing({"container": 0.25, "tests": 1.5}, container="warm")
+    assert line(timing, is_verbose=True) == "1.8 s in all: container 0.25 (warm), tests 1.50"
+    assert next(table(timing)).endswith(": warm")
+
+
 def test_a_cold_session_always_says_why_without_control_characters() -> None:
     text = line(COLD, is_verbose=False)
     assert text is not None
