@@ -293,7 +293,11 @@ def _name_changes(client: Client, run: Run, configured: Config) -> None:
     """Name the files of the project that jobs of a run that is over have changed."""
     from pytest_remote_ci.artifacts import run_changes
 
-    changed = [job for job in run.jobs if job.job_id is not None and client.changes(job.job_id)[1]]
+    try:
+        changed = [job for job in run.jobs if job.job_id is not None and client.changes(job.job_id)[1]]
+    except ClientError as error:  # the run's own result is known all the same
+        print_message(f"remote-ci: what the jobs changed is unknown: {error}")
+        return
     run_changes.bring(client, changed, _named_only(configured), None, StatusLine(), print_message)
 
 

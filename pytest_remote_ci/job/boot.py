@@ -48,6 +48,7 @@ _FLAGS = (
     "--remote-ci-async",
     "--remote-ci-dry-run",
     "--remote-ci-text",
+    "--remote-ci-cold",
     "--remote-ci-comparisons",
     "--remote-ci-logs",
 )
@@ -67,7 +68,6 @@ _VALUES = (
     "--remote-ci-timeout",
     "--remote-ci-name",
     "--remote-ci-priority",
-    "--remote-ci-cold",
     "--remote-ci-network",
     "--remote-ci-env",
     "--remote-ci-artifact",

@@ -249,6 +249,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, job.summary())
         if parts[2] == "events":
             return self._events(job, request)
+        if parts[2] == "changes":
+            return self._answer(200, {"root": None, "files": []})
         return self._stream(job, request)
 
     def _events(self, job: FakeJob, request: Request) -> None:
