@@ -354,7 +354,7 @@ def _waiting(world: Snapshot) -> list[Job]:
 def _claims(world: Snapshot, waiting: list[Job]) -> Iterator[Claim]:
     """Yield claims for as many waiting jobs as allowed; those that build an environment hold no run slot.
 
-    While as many jobs build as may, only users without a job being prepared get one claimed: nobody waits behind
+    While as many jobs build as may, only users without a job being prepared get one claimed: no user waits behind
     another user's builds.
     """
     being_claimed = [job for job in world.jobs if job.phase == "queued" and job.id in world.in_flight]

@@ -31,7 +31,7 @@ class StatusLine:
         self.is_terminal = is_terminal(self._stream)
         self._clock = clock
         self._shown = False
-        #: Ends a line that somebody else has begun on this terminal; called before anything is written.
+        #: Ends a line that another writer has begun on this terminal; called before anything is written.
         self.end_other_line: Callable[[], None] = lambda: None
         self._drawn_at = float("-inf")
 

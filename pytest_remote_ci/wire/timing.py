@@ -1,7 +1,7 @@
 """Timing: how long the phases of a job took, and what had to be prepared for it.
 
 Each side measures its own phases with a steady clock: the client those before the upload and after the end, the runner
-all others. A phase that nobody measured is missing.
+all others. A phase that was not measured is missing.
 """
 
 from __future__ import annotations

@@ -393,7 +393,7 @@ def _read(entries: dict[str, Found], cache: StatCache) -> tuple[tuple[WorkspaceF
     """Return the files with their facts, sorted by sent path, and the suspected secrets (path → kind)."""
     files = []
     suspects = {}
-    # Tests of root write to read-only files as to any other, and root is nobody in a job.
+    # Tests of root write to read-only files as to any other, and in a job root has no such rights.
     obeys_modes = os.name != "nt" and os.geteuid() != 0
     for path, entry in entries.items():
         travels_as = _composed(path)

@@ -272,7 +272,7 @@ def decided_by_ignore_files(root: Path, path: str) -> bool:
 def _is_of_tool(patterns: PatternList) -> bool:
     """Return whether a folder with these patterns is the output of a tool: they ignore all in it, and themselves.
 
-    Coverage's reports and many caches are such folders; nobody can have shipped one.
+    Coverage's reports and many caches are such folders; none can be part of a distribution.
     """
     return (
         patterns.covers(_IGNORE_FILE)

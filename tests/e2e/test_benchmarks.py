@@ -36,7 +36,7 @@ SMALLEST: dict[str, tuple[list[str], str]] = {
         ],
         "met",
     ),
-    "warm_starts": (["--engine", "process", "--runs", "1", "--pause", "0"], "over local"),
+    "warm_starts": (["--engine", "process", "--runs", "1", "--pause", "0"], "warm"),
 }
 #: Modules that benchmarks import.
 SHARED = {"buildbot_try", "client_clock", "common", "private_runner", "replay_clock", "suites"}

@@ -100,7 +100,7 @@ class Limits:
     files: int = 10_000
     #: Bytes that must stay free on the disk.
     reserve: int = 0
-    #: Number of recorded changes of the project, and bytes of those whose contents nobody asked for.
+    #: Number of recorded changes of the project, and bytes of those whose contents were not requested.
     changes: int = 2_000
     change_bytes: int = 64 << 20
 
@@ -231,7 +231,7 @@ class ArtifactCollector:
         room: _Allowance,
         batch: Batch,
     ) -> list[Artifact]:
-        """Return what the job did to files of the project; store contents that nobody asked for, small ones first."""
+        """Return what the job did to files of the project; store contents that were not requested, small ones first."""
         recorded: list[Artifact] = []
         for candidate in sorted(changed.candidates, key=_precedence):
             if len(recorded) >= self.limits.changes:
@@ -376,7 +376,7 @@ class _Allowance:
         return None if self._quota.has_room(self._job, file.size) else self.over_quota
 
     def change_refusal(self, file: Leftover) -> str | None:
-        """Return why the content of a change that nobody asked for does not fit, or None."""
+        """Return why the content of a change that was not requested does not fit, or None."""
         if self._change_bytes + file.size > self._limits.change_bytes:
             return (
                 f"exceeds the limit of {formats.size(self._limits.change_bytes)} for changed files of a job"

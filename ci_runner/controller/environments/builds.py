@@ -109,7 +109,7 @@ class Build:
     #: own limits end it.
     longest: float | None = None
     most_bytes: int | None = None
-    #: Whose place it takes (a scope); None: it waits for nobody.
+    #: Whose place it takes (a scope); None: it takes none.
     user: str | None = None
 
 
@@ -200,7 +200,7 @@ class Builds:
     def place(self, user: str, job_id: str, stopping: Callable[[], bool]) -> AbstractContextManager[None]:
         """Take a place for builds of a job of `user` (a scope); see `BuildPlaces.taken`.
 
-        Whoever makes something for several users takes it first, so that they never wait in the turn of another user.
+        Take it before making something for several users, so that they never wait in the turn of another user.
         """
         return self._places.taken(user, job_id, stopping)
 

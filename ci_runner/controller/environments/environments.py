@@ -90,7 +90,7 @@ class Request:
     #: If the engine cannot mount: the folder in which the job runs and the project is installed.
     in_place: Path | None = None
     project_folder: str = ""
-    #: What builds get and nobody else; then nothing is shared.
+    #: What only builds get; with it, nothing is shared.
     credentials: Credentials = field(default_factory=Credentials)
     #: What had to be done.
     trace: BuildTrace = field(default_factory=BuildTrace)

@@ -1,4 +1,4 @@
-"""Places for builds, shared out by user: a user's builds that never end keep nobody else's waiting.
+"""Places for builds, shared out by user: a user's builds that never end do not block other users.
 
 One user has at most `most` builds at once, and one more place is only for a user who has none. Of those who wait, the
 user with the fewest builds comes first, then the one served longest ago, then the one who has waited longest.
@@ -107,7 +107,7 @@ class BuildPlaces:
             holder.builds -= 1
             if not holder.builds:
                 del self._holders[job_id]
-            # Whoever has no build and waits for none has no turn to remember.
+            # A user who has no build and waits for none has no turn to remember.
             active = {held.user for held in self._holders.values()} | {
                 waiter.user for waiter in self._waiting
             }

@@ -308,7 +308,7 @@ class SystemPackages:
                 yield path.lstat().st_mtime, path, record.size
 
     def remove(self, path: Path) -> None:
-        """Remove an image: its record first, so that nobody uses it any more. Raises `EngineUnavailable`."""
+        """Remove an image: its record first, so that no job uses it any more. Raises `EngineUnavailable`."""
         record = _read(path)
         path.unlink(missing_ok=True)
         if record is not None:

@@ -100,7 +100,7 @@ def streamed_output(client: Client, execution: str) -> Iterator[Iterator[bytes]]
     try:
         yield (piece for _, piece in frames_iter(connection, tty=False))
     finally:
-        connection._response.close()  # the SDK leaves it to whoever asks for the socket, which it closes, too
+        connection._response.close()  # the SDK leaves that to the caller; it closes the socket, too
 
 
 @contextlib.contextmanager

@@ -414,7 +414,7 @@ class DockerEngine:
             else:
                 oom = self._ran_out_of_memory(seen)
                 if not oom and _ended_just_now(seen):
-                    # The event may still come. Nobody waits for it here: the next look decides.
+                    # The event may still come. Waiting here would hold up other jobs: the next look decides.
                     return dataclasses.replace(seen, state="running", exit_code=None, finished_at=None)
             seen = dataclasses.replace(seen, oom_killed=oom)
         with self._lock:
