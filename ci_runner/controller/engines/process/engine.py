@@ -472,7 +472,9 @@ def _interpreters() -> dict[str, Path]:
             found.update((version, Path(command)) for version in parse_pythons(output))
     uv = shutil.which("uv")
     if uv is not None:
-        listed = _output_of([uv, "python", "list", "--only-installed", "--offline", "--no-config"])
+        listed = _output_of(
+            [uv, "python", "list", "--only-installed", "--offline", "--no-config", "--no-cache"]
+        )
         for version, command in re.findall(
             r"^cpython-(3\.\d+)\.\S*\s+(/.*?)(?: -> .*)?$", listed, re.MULTILINE
         ):
