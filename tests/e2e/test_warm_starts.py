@@ -64,6 +64,15 @@ def submit(developer: Developer, project: Path, words: str, *more: str) -> str:
     return found[1] or ""
 
 
+def after_a_first_run(runner: Runner, folder: Path) -> tuple[Developer, Path]:
+    """Return a developer and their project, for whose next run a container waits."""
+    developer = Developer(runner, folder, runner.key)
+    project = make_project(folder / "project")
+    submit(developer, project, "one")
+    await_waiting(runner)
+    return developer, project
+
+
 def edit(project: Path) -> None:
     """Change a file and remove one."""
     (project / "data.txt").write_text("one two\n")
@@ -74,10 +83,7 @@ def test_the_second_run_takes_the_waiting_container_with_its_own_files(
     start_warm: Start, tmp_path: Path
 ) -> None:
     runner = start_warm()
-    developer = Developer(runner, tmp_path, runner.key)
-    project = make_project(tmp_path / "project")
-    submit(developer, project, "one")
-    await_waiting(runner)
+    developer, project = after_a_first_run(runner, tmp_path)
     edit(project)
     assert submit(developer, project, "one two") == "warm"
     assert not (project / "gone.txt").exists()
@@ -88,10 +94,7 @@ def test_the_second_run_takes_the_waiting_container_with_its_own_files(
 
 def test_another_image_setting_or_user_gets_a_container_of_its_own(start_warm: Start, tmp_path: Path) -> None:
     runner = start_warm()
-    developer = Developer(runner, tmp_path, runner.key)
-    project = make_project(tmp_path / "project")
-    submit(developer, project, "one")
-    await_waiting(runner)
+    developer, project = after_a_first_run(runner, tmp_path)
     other = Developer(runner, tmp_path, runner.make_user("other@example.org")[1])
     assert submit(other, project, "one") == "no container was waiting"
     (project / "pyproject.toml").write_text('[tool.remote-ci]\nmemory = "300M"\n')
@@ -106,10 +109,7 @@ def test_nothing_waits_unless_the_operator_wants_it(start_runner: Start, tmp_pat
 
 def test_a_killed_controllers_waiting_container_is_removed(start_warm: Start, tmp_path: Path) -> None:
     runner = start_warm()
-    developer = Developer(runner, tmp_path, runner.key)
-    project = make_project(tmp_path / "project")
-    submit(developer, project, "one")
-    await_waiting(runner)
+    developer, project = after_a_first_run(runner, tmp_path)
     runner.kill("reconcile")
     runner.start_reconcile()
     wait_until(lambda: not waiting(runner), 30, what="the container to be removed")
@@ -121,10 +121,7 @@ def test_a_controller_killed_while_a_job_takes_a_container_loses_no_job(
     start_warm: Start, tmp_path: Path, point: str
 ) -> None:
     runner = start_warm(CI_RUNNER_ALLOW_FAILPOINTS="1", CI_RUNNER_FAILPOINTS=f"{point}=kill")
-    developer = Developer(runner, tmp_path, runner.key)
-    project = make_project(tmp_path / "project")
-    submit(developer, project, "one")
-    await_waiting(runner)
+    developer, project = after_a_first_run(runner, tmp_path)
     edit(project)
     command = [developer.python, "-m", "pytest", "--remote-ci", "-q", "test_it.py::test_it[one two]"]
     client = developer.popen(*command, cwd=project)
@@ -139,10 +136,7 @@ def test_a_controller_killed_while_a_job_takes_a_container_loses_no_job(
 
 def test_a_container_that_died_while_it_waited_is_not_missed(start_warm: Start, tmp_path: Path) -> None:
     runner = start_warm()
-    developer = Developer(runner, tmp_path, runner.key)
-    project = make_project(tmp_path / "project")
-    submit(developer, project, "one")
-    await_waiting(runner)
+    developer, project = after_a_first_run(runner, tmp_path)
     subprocess.run(["docker", "kill", *waiting(runner)], check=True, capture_output=True)
     assert submit(developer, project, "one") == "the waiting container failed"
 
