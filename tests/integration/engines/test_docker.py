@@ -145,6 +145,31 @@ def test_a_flag_of_full_memory_that_the_engine_forgets_is_found_among_its_events
     assert listed.oom_killed == oom
 
 
+def test_an_event_of_full_memory_that_comes_after_the_end_counts(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(kit.engine, DockerEngine)
+    api = kit.engine.api.client
+    inspect, events, asked = api.inspect_container, api.events, []
+
+    def without_flag(container: str) -> Any:
+        found = inspect(container)
+        found["State"]["OOMKilled"] = False
+        return found
+
+    def late(**options: Any) -> Any:
+        asked.append(options)
+        return events(**options) if len(asked) > 1 else []
+
+    monkeypatch.setattr(api, "inspect_container", without_flag)
+    monkeypatch.setattr(api, "events", late)
+    program = "x = []\nwhile True: x.append(bytearray(1 << 20))"
+    limits = Limits(memory=64 << 20, pids=64)
+    container_id = kit.launch(Behaviour(""), argv=("python3", "-c", program), limits=limits)
+    assert kit.ended(container_id, 60).oom_killed
+    assert len(asked) >= 2
+
+
 def test_what_the_runner_killed_itself_is_not_waited_for(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(kit.engine, DockerEngine)
     monkeypatch.setattr(kit.engine, "_ran_out_of_memory", pytest.fail)
