@@ -85,6 +85,8 @@ ENVIRONMENT: Final = {
 
 #: Lines that name an error, and those of them that only say that there was one.
 _ERROR: Final = re.compile(r"E: |Error: |ERROR: |dpkg(?:-deb)?: error")
+#: apt's progress, which has no end of line where an error comes in between: that is another stream.
+_PROGRESS: Final = re.compile(r"(?<=\.\.\.)(?=E: )")
 _SAYS_NOTHING: Final = re.compile(
     r"E: (?:Some index files failed|Sub-process |Couldn't find any package by|Unable to fetch some archives)"
 )
@@ -97,7 +99,8 @@ _UNREACHABLE: Final = re.compile(
 
 def reason(output: str) -> str:
     """Return the last error that a package manager wrote, as one line; its last line if no line names one."""
-    lines = [line.strip() for line in output[-_MOST:].splitlines() if line.strip()]
+    text = _PROGRESS.sub("\n", output[-_MOST:])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [
         index for index, line in enumerate(lines) if _ERROR.match(line) and _SAYS_NOTHING.match(line) is None
     ]

@@ -64,6 +64,12 @@ Error: Unable to find a match: libnope
     ("output", "reason", "is_unreachable"),
     [
         (APT_UNKNOWN, "Unable to locate package libfoo.r", False),
+        # apt writes its progress without ends of lines, and errors to another stream.
+        (
+            "Reading package lists...\nBuilding dependency tree...E: Unable to locate package a\n",
+            "Unable to locate package a",
+            False,
+        ),
         (
             APT_UNREACHABLE,
             "Failed to fetch http://deb.debian.org/debian/dists/bookworm/InRelease  Could not connect to 127.0.0.1:9",
