@@ -271,7 +271,7 @@ class _Session:
         labels: Mapping[str, str] | None,
     ) -> None:
         """Let the local session replay the run."""
-        from pytest_remote_ci.replay.player import PipelinePlayer
+        from pytest_remote_ci.replay.multi_job.pipeline_player import PipelinePlayer
         from pytest_remote_ci.replay.plugin import start_replay
         from pytest_remote_ci.session import job_arguments
 
