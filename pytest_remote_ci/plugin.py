@@ -95,8 +95,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         config.add_cleanup(_suggest_command)
         for name in _EXECUTORS:
             pluginmanager.set_blocked(name)
-        from pytest_remote_ci.replay.pytest_internals import override_settings
+        from pytest_remote_ci.replay.pytest_internals import leave_own_asserts, override_settings
 
+        leave_own_asserts()
         override_settings(config, _REMOTE_SETTINGS)
 
 

@@ -8,6 +8,7 @@ that the job needs are in `pytest_remote_ci.job.pytest_internals`.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from io import StringIO
@@ -40,6 +41,19 @@ OURS = "pytest_remote_ci."
 _OBEYED = dict(reset for option in FOREIGN for reset in option.resets)
 
 # -- options and settings
+
+
+def leave_own_asserts() -> None:
+    """Import our own modules as Python does, from now on.
+
+    pytest's import hook would compile each of them anew where byte code is not written, and slow them down elsewhere:
+    it rewrites the asserts of all modules of a distribution that has a plugin. Without the names it goes on doing so.
+    """
+    for finder in sys.meta_path:
+        marked = getattr(finder, "_must_rewrite", None)
+        if isinstance(marked, set):
+            marked.difference_update({name for name in marked if f"{name}.".startswith(OURS)})
+            vars(finder).get("_marked_for_rewrite_cache", {}).clear()
 
 
 def skip_version_check(config: pytest.Config) -> None:

@@ -431,6 +431,18 @@ def test_help_is_answered_here(runner: FakeRunner, project: Path, typed: list[st
     assert runner.requests == []
 
 
+def test_our_modules_are_not_rewritten_in_each_session(runner: FakeRunner, project: Path) -> None:
+    (project / "loaders.py").write_text(
+        "import atexit, sys\n"
+        "def show():\n"
+        "    ours = [module for name, module in sys.modules.items() if name.startswith('pytest_remote_ci.client')]\n"
+        "    print('loaders', {type(module.__loader__).__name__ for module in ours}, file=sys.stderr)\n"
+        "atexit.register(show)\n"
+    )
+    answer = run_pytest(runner, project, "--remote-ci", "-p", "loaders", PYTHONPATH=str(project))
+    assert "loaders {'SourceFileLoader'}" in answer.stderr
+
+
 def test_help_names_the_options(tmp_path: Path) -> None:
     answer = run_pytest(None, tmp_path, "--help")
     assert "--remote-ci-attach=JOB" in answer.stdout
