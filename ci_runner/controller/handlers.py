@@ -23,13 +23,13 @@ from ci_runner.controller.artifacts.collect import (
 )
 from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.engine import ContainerSpec, Engine
+from ci_runner.controller.environments.container_specs import Prepared
 from ci_runner.controller.environments.credentials import is_credential
-from ci_runner.controller.environments.preparer import Prepared
 from ci_runner.controller.process_state import ProcessState
 from ci_runner.controller.snapshot import Policy
 from ci_runner.controller.spool.job_log import JobLog
 from ci_runner.controller.timing import JobTimer
-from ci_runner.controller.warm import WarmContainers
+from ci_runner.controller.warm import AheadPreparer, WarmContainers
 from ci_runner.errors import LeaseLost, NotFound, PermanentError
 from ci_runner.model.job import Job, JobEvent, utcnow
 from ci_runner.model.verdict import Verdict
@@ -74,6 +74,10 @@ _REMOVED = _point("remove.after", "removal recorded")
 
 class JobPreparer(Protocol):
     """The controller's interface to job preparation; `environments.preparer.Preparer` implements it."""
+
+    @property
+    def ahead(self) -> AheadPreparer | None:
+        """Return what containers need that are started before their job; None if there are none."""
 
     def prepare(
         self,

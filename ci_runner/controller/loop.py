@@ -120,7 +120,7 @@ class Controller:
             self._settings.artifact_retention_days,
             Quota(self._settings.artifact_quota, self._store.artifacts.bytes_of),
         )
-        warm = WarmContainers(self._engine, self._preparer, self._settings.warm_containers)
+        warm = WarmContainers(self._engine, self._preparer.ahead, self._settings.warm_containers)
         stack.callback(warm.close)
         steps = ActionHandlers(
             self._store,

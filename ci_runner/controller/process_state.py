@@ -11,7 +11,7 @@ import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from ci_runner.controller.environments.preparer import Prepared
+from ci_runner.controller.environments.container_specs import Prepared
 from ci_runner.controller.snapshot import Announced
 
 

@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol
 
 from ci_runner import failpoints
 from ci_runner.controller.engine import Engine, Observed, WarmEngine
 from ci_runner.controller.environments.ahead import Ahead
-from ci_runner.controller.environments.preparer import Prepared
+from ci_runner.controller.environments.container_specs import Prepared
 from ci_runner.errors import EngineUnavailable, RunnerError
 from ci_runner.model.job import Job
 
@@ -32,11 +32,10 @@ IDLE: Final = 600.0
 _PATIENCE: Final = 20.0
 
 
-@runtime_checkable
 class AheadPreparer(Protocol):
-    """What the pool needs of the preparer."""
+    """What the pool needs; `environments.ahead.AheadContainers` implements it."""
 
-    def prepare_ahead(self, job: Job, stopping: Callable[[], bool]) -> Ahead | None:
+    def prepare(self, job: Job, stopping: Callable[[], bool]) -> Ahead | None:
         """Return a container like that of an ended job, with its folders; None if there is none."""
 
     def is_ready(self, ahead: Ahead) -> bool:
@@ -54,7 +53,7 @@ class AheadPreparer(Protocol):
     def remove_attempt(self, job_id: str, attempt: int) -> None:
         """Remove the folder of an attempt that has not begun."""
 
-    def forget_ahead(self, ahead: Ahead) -> None:
+    def forget(self, ahead: Ahead) -> None:
         """Remove its folders; its container must be gone."""
 
 
@@ -68,13 +67,12 @@ class _Waiting:
 class WarmContainers:
     """The pool; see the module. Thread-safe."""
 
-    def __init__(self, engine: Engine, preparer: object, most: int) -> None:
-        """`most`: containers that may wait; 0: none. Other engines and preparers have none, either."""
+    def __init__(self, engine: Engine, preparer: AheadPreparer | None, most: int) -> None:
+        """`most`: containers that may wait; 0: none. Other engines have none, either."""
         self._engine = engine
-        is_able = isinstance(engine, WarmEngine) and isinstance(preparer, AheadPreparer)
         # What an earlier process with another setting left is cleared away even if nothing waits now.
-        self._warm = engine if isinstance(engine, WarmEngine) and is_able else None
-        self._preparer = preparer if isinstance(preparer, AheadPreparer) and is_able else None
+        self._warm = engine if isinstance(engine, WarmEngine) and preparer is not None else None
+        self._preparer = preparer if self._warm is not None else None
         self._most = most
         self._lock = threading.Lock()
         #: By user and project.
@@ -113,7 +111,7 @@ class WarmContainers:
         """Start a container for the next job like this one, which has ended; may take seconds."""
         if self._warm is None or self._preparer is None or not self._most:
             return
-        ahead = self._preparer.prepare_ahead(job, stopping)
+        ahead = self._preparer.prepare(job, stopping)
         if ahead is None:
             return
         container_id = None
@@ -128,7 +126,7 @@ class WarmContainers:
             _log.info("no container waits for the next job like %s: %s", job.id, error)
         if container_id is not None:
             self._engine.remove(container_id)
-        self._preparer.forget_ahead(ahead)
+        self._preparer.forget(ahead)
 
     def _await_ready(self, ahead: Ahead, stopping: Callable[[], bool]) -> bool:
         assert self._preparer is not None
@@ -193,7 +191,7 @@ class WarmContainers:
     def _discard(self, item: _Waiting) -> None:
         self._engine.remove(item.container_id)
         if self._preparer is not None:
-            self._preparer.forget_ahead(item.ahead)
+            self._preparer.forget(item.ahead)
 
 
 def _key(job: Job) -> tuple[str | None, str]:

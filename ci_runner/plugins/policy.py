@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ci_runner.controller.engine import ContainerSpec, Engine
-from ci_runner.controller.environments.preparer import Prepared, Preparer
+from ci_runner.controller.environments.container_specs import Prepared
+from ci_runner.controller.environments.preparer import Preparer
 from ci_runner.errors import PermanentError
 from ci_runner.model.job import Job
 from ci_runner.plugins.manager import Plugins

@@ -26,7 +26,7 @@ from support.waiting import files_named, wait_until
 from ci_runner.controller.engine import Bind, ContainerSpec
 from ci_runner.controller.engines.docker import allowed_hosts
 from ci_runner.controller.engines.docker.engine import DockerEngine
-from ci_runner.controller.environments.preparer import Prepared
+from ci_runner.controller.environments.container_specs import Prepared
 from ci_runner.errors import EnvironmentFailed, RunnerError
 from ci_runner.model.job import Job
 from ci_runner.settings.groups import EnvironmentSettings

@@ -21,7 +21,7 @@ from ci_runner.controller.artifacts.collect import JobOutput
 from ci_runner.controller.engine import SPOOL, Bind, ContainerSpec, Engine, Limits, Overlay
 from ci_runner.controller.engines.process.engine import ProcessEngine
 from ci_runner.controller.environments import worker_command
-from ci_runner.controller.environments.preparer import Prepared
+from ci_runner.controller.environments.container_specs import Prepared
 from ci_runner.controller.loop import Controller
 from ci_runner.controller.snapshot import Policy
 from ci_runner.model.job import Job, JobEvent, User, utcnow
@@ -74,6 +74,7 @@ class SimplePreparer:
     #: Job ids in the order in which preparing began.
     prepared: list[str] = field(default_factory=list)
     evictions: list[frozenset[str]] = field(default_factory=list)
+    ahead: None = None
 
     def prepare(
         self,

@@ -15,7 +15,8 @@ from typing import Any
 from ci_runner.controller.engine import Engine, Observed
 from ci_runner.controller.engines.docker.allowed_hosts import Service
 from ci_runner.controller.engines.docker.engine import DockerEngine
-from ci_runner.controller.environments.preparer import Prepared, Preparer
+from ci_runner.controller.environments.container_specs import Prepared
+from ci_runner.controller.environments.preparer import Preparer
 from ci_runner.model.job import Job
 from ci_runner.model.job_options import JobOptions
 from ci_runner.settings.groups import EnvironmentSettings, ReconcileSettings, StorageSettings

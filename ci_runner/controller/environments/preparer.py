@@ -1,22 +1,21 @@
 """Preparation of a job before its tests run: image, workspace, environment, the container's spec.
 
 The controller's loop calls `Preparer`. It decides nothing about jobs, and writes only files of the data directory.
-Parts: `base_image`, `workspaces`, `environments` and `bytecode` (over `builds`), `tools`, `cache_eviction`.
+Parts: `base_image`, `workspaces`, `environments` and `bytecode` (over `builds`), `container_specs`, `ahead`, `tools`,
+`cache_eviction`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
-import os
 import posixpath
-import re
 import threading
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from ci_runner.controller.artifacts import changes
@@ -25,27 +24,25 @@ from ci_runner.controller.cleanup.cache_eviction import Evictor
 from ci_runner.controller.engine import (
     ENVIRONMENT,
     HOME,
-    KEPT,
     PROJECT_LAYER,
-    SPOOL,
     TOOLS,
     Bind,
     ContainerSpec,
     Engine,
     Limits,
-    Overlay,
 )
-from ci_runner.controller.environments import worker_command
 from ci_runner.controller.environments.accounts import Accounts
-from ci_runner.controller.environments.ahead import Ahead, Layers, are_few, is_alike
+from ci_runner.controller.environments.ahead import AheadContainers
 from ci_runner.controller.environments.base_image import Base, choose_base
-from ci_runner.controller.environments.builds import Builds, write_for
+from ci_runner.controller.environments.builds import Builds
 from ci_runner.controller.environments.bytecode import Bytecode
 from ci_runner.controller.environments.cells import Cells
-from ci_runner.controller.environments.credentials import Credentials, is_credential
+from ci_runner.controller.environments.container_specs import ContainerSpecs, Prepared
+from ci_runner.controller.environments.credentials import Credentials
 from ci_runner.controller.environments.environments import Environments, Published, Request
 from ci_runner.controller.environments.inputs import BuildTrace
-from ci_runner.controller.environments.keep import Given, Keeper, Written
+from ci_runner.controller.environments.job_folders import JobFolders
+from ci_runner.controller.environments.keep import Keeper, Written
 from ci_runner.controller.environments.places import PreparationStopped
 from ci_runner.controller.environments.services import Services
 from ci_runner.controller.environments.system_packages import PackageRequest, SystemPackages
@@ -54,6 +51,7 @@ from ci_runner.controller.environments.workspaces import Workspaces
 from ci_runner.controller.job_limits import limits_of, reductions
 from ci_runner.dependencies.install_plan import make_plan, mount_point
 from ci_runner.dependencies.locks import Lock
+from ci_runner.dependencies.project import Tree
 from ci_runner.errors import EngineUnavailable, EnvironmentFailed, PermanentError, RunnerError
 from ci_runner.model.job import Job
 from ci_runner.settings.groups import EnvironmentSettings, ReconcileSettings, StorageSettings
@@ -71,47 +69,22 @@ _log = logging.getLogger(__name__)
 
 #: Entries of the trash that one round removes.
 _REMOVED_AT_ONCE: Final = 200_000
-#: Variables with the number of processors: of pytest-xdist (`-n auto`), Python 3.13 (`os.process_cpu_count`), OpenMP.
-_PROCESSORS: Final = ("PYTEST_XDIST_AUTO_NUM_WORKERS", "PYTHON_CPU_COUNT", "OMP_NUM_THREADS")
-#: File beside a job's own copy of the project: what the copy has before the job runs.
-_PREPARED_FILES: Final = "prepared.json"
 #: Maximum processes of one build.
 _BUILD_PIDS: Final = 1024
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that all attempts of a job share."""
+@dataclass
+class _Call:
+    """One call of `Preparer.prepare`."""
 
-    #: Content digest of the image.
-    image: str
-    #: Path of the project in the container.
-    mount_point: str
-    #: Read-only trees, topmost first: the project build's output, then the workspace.
-    lowers: tuple[Path, ...]
-    binds: tuple[Bind, ...]
-    #: The tests' interpreter, as a path in the container; "" in an image without Python, where only scripts run.
-    python: str
-    env: Mapping[str, str]
-    #: First folders on the command's PATH.
-    path: tuple[str, ...]
-    #: Names the environment, the layer and the image with packages, like `Job.environment`: not to be evicted while
-    #: the job is open.
-    key: str
-    #: Run as ``python -m pytest``.
-    module: bool
-    #: If the engine cannot mount: the folder in which the job runs.
-    upper: Path | None = None
-    #: Path of the workspace in the container, if the project is a folder in it.
-    workspace: str | None = None
-    #: The container that shares its network with the job: that of its first service.
-    join: str | None = None
-    #: The files that earlier jobs left for this one.
-    kept: Given | None = None
-    #: Device and inode of mounted folders that a build made.
-    known: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
-    #: Seconds of the phases of the preparation, and what was not there yet.
-    timing: Timing = field(default_factory=Timing)
+    job: Job
+    options: SubmitOptions
+    credentials: Credentials
+    log: Callable[[str], None]
+    building: Callable[[], None]
+    stopping: Callable[[], bool]
+    clock: Stopwatch = field(default_factory=Stopwatch)
+    trace: BuildTrace = field(default_factory=BuildTrace)
 
 
 class Preparer:
@@ -166,10 +139,22 @@ class Preparer:
         )
         self._services = Services(engine, reconcile)
         self._keeper = Keeper(self._data, self._trash, self._owner, reconcile.max_kept, storage.disk_reserve)
-        self._isolates: bool | None = None
-        self._guard = threading.Lock()
-        #: Containers started ahead, by what stands for a job's id → what must not be evicted.
-        self._ahead: dict[str, frozenset[str]] = {}
+        self._isolates = functools.cache(lambda: engine.probe().isolates)
+        self._folders = JobFolders(self._data, self._owner, self._isolates)
+        self._specs = ContainerSpecs(
+            reconcile, self._workspaces, self._folders, self._trash, self._owner, self._isolates
+        )
+        #: What containers need that are started before their job.
+        self.ahead = AheadContainers(
+            self._prepare_unbuilt,
+            self._specs,
+            self._workspaces,
+            self._folders,
+            self._trash,
+            prefix=reconcile.prefix,
+            owner=self._owner,
+            may_wait=self.can_wait,
+        )
 
     def prepare(
         self,
@@ -189,63 +174,87 @@ class Preparer:
         limits_of(options, self._settings)  # raises before anything is built
         self._packages.check(options.packages)
         credentials = Credentials.of(job)
-        log, building = _one_at_a_time(_masked(log, credentials)), _once(building)
+        call = _Call(
+            job, options, credentials, _one_at_a_time(_masked(log, credentials)), _once(building), stopping
+        )
         for line in reductions(options, self._settings):
-            log(line)
-        clock, trace = Stopwatch(), BuildTrace()
-        base = choose_base(self._engine, self._settings, options, log)
+            call.log(line)
+        base = choose_base(self._engine, self._settings, options, call.log)
         if not options.packages:
-            return self._prepare(job, options, base, base, credentials, log, building, stopping, clock, trace)
+            return self._prepare(call, base, base)
         request = PackageRequest(
             job.id,
             job.attempt,
             user_scope(job.user_id),
             base.image,
             options.packages,
-            log=log,
-            building=lambda: trace.note("packages", building),
+            log=call.log,
+            building=lambda: call.trace.note("packages", call.building),
             stopping=stopping,
         )
         found = self._packages.ensure(request)
-        derived = replace(base, image=found.image)
-        prepared = self._prepare(
-            job, options, derived, base, credentials, log, building, stopping, clock, trace
-        )
+        prepared = self._prepare(call, replace(base, image=found.image), base)
         return replace(prepared, key=f"{prepared.key}.{found.key}")
 
-    def _prepare(
-        self,
-        job: Job,
-        options: SubmitOptions,
-        base: Base,
-        original: Base,
-        credentials: Credentials,
-        log: Callable[[str], None],
-        building: Callable[[], None],
-        stopping: Callable[[], bool],
-        clock: Stopwatch,
-        trace: BuildTrace,
-    ) -> Prepared:
+    def _prepare_unbuilt(self, job: Job, stopping: Callable[[], bool]) -> Prepared:
+        """Prepare a job if nothing has to be built; raises `PreparationStopped` otherwise."""
+
+        def building() -> None:
+            raise PreparationStopped("nothing is built ahead")
+
+        return self.prepare(job, log=lambda _: None, building=building, stopping=stopping)
+
+    def can_wait(self, job: Job) -> bool:
+        """Return whether a container may be started ahead for jobs like this one: only the plainest jobs."""
+        options = job.options.submitted
+        return (
+            self._isolates()
+            and job.options.script is None
+            and options.records
+            and not options.services
+            and not job.options.secrets
+        )
+
+    def _prepare(self, call: _Call, base: Base, original: Base) -> Prepared:
         """Prepare everything but the image; `original` is the one without packages."""
-        clock.lap("environment")
+        job, options = call.job, call.options
+        call.clock.lap("environment")
         folder = self._workspaces.tree(job.workspace or "")
-        clock.lap("workspace")
+        call.clock.lap("workspace")
         files = self._workspaces.files(job.workspace or "")
+        if not base.image.pythons and job.options.script is not None and base.named_by_user:
+            prepared = self._without_python(job, base.image.id, folder, options)
+            prepared = self._with_kept(call, prepared, files.digests)
+            call.clock.lap("environment")
+            return self._with_services(call, prepared)
+        request = self._request(call, base, folder, files)
+        environment, layer = self._environment(call, request)
+        call.clock.lap("environment")
+        project = Project(job.user_id, options.root or "", job.planned or "").name
+        why = self._environments.explain(request, project, options.packages, original.image.id)
+        prepared = self._prepared(request, options, environment, layer)
+        prepared = self._with_kept(call, prepared, files.digests)
+        call.clock.lap("workspace")
+        done = call.trace.words()
+        if done is not None:
+            cold = f"{done} in {formats.duration(call.clock.phases['environment'])}"
+            cold = cold if call.trace.has_only_waited else f"{cold}: {why}"
+            prepared = replace(prepared, timing=Timing(cold=(cold,)))
+        return self._with_services(call, prepared)
+
+    def _request(self, call: _Call, base: Base, folder: Path, files: Tree) -> Request:
+        """Return what the environment and the project are built from; log what the plan leaves out."""
+        job, options = call.job, call.options
         tree = files.seen_from(options.project_folder)
         plan = make_plan(tree, options, base.python)
         for note in plan.notes:
-            log(note)
-        if not base.image.pythons and job.options.script is not None and base.named_by_user:
-            prepared = self._without_python(job, base.image.id, folder, options)
-            prepared = self._with_kept(job, prepared, files.digests, log, stopping)
-            clock.lap("environment")
-            return self._with_services(job, options, prepared, log, stopping, clock)
-        request = Request(
+            call.log(note)
+        return Request(
             job_id=job.id,
             attempt=job.attempt,
             scope=user_scope(job.user_id),
-            may_share=not base.named_by_user and not credentials,
-            credentials=credentials,
+            may_share=not base.named_by_user and not call.credentials,
+            credentials=call.credentials,
             image_id=base.image.id,
             python=base.python,
             plan=plan,
@@ -255,18 +264,21 @@ class Preparer:
             mount=mount_point(options.root, options.project_folder),
             project_folder=options.project_folder,
             tools=self._tools.folder(),
-            log=log,
-            building=building,
-            stopping=stopping,
-            in_place=None if self._engine_isolates() else self._own_folder(job),
-            trace=trace,
+            log=call.log,
+            building=call.building,
+            stopping=call.stopping,
+            in_place=None if self._isolates() else self._folders.make_copy(job),
+            trace=call.trace,
         )
+
+    def _environment(self, call: _Call, request: Request) -> tuple[Published, Published | None]:
+        """Return environment and layer; their byte code is made later."""
         try:
             environment, layer = self._ready(request)
         except EnvironmentFailed as error:
-            if not credentials:
+            if not call.credentials:
                 raise
-            raise EnvironmentFailed(credentials.mask()(str(error))) from None
+            raise EnvironmentFailed(call.credentials.mask()(str(error))) from None
         if request.in_place is None:
             self._bytecode.want(
                 environment.folder,
@@ -275,44 +287,18 @@ class Preparer:
                 python=request.python,
                 tools=request.tools,
             )
-        clock.lap("environment")
-        project = Project(job.user_id, options.root or "", job.planned or "").name
-        why = self._environments.explain(request, project, options.packages, original.image.id)
-        prepared = self._prepared(request, options, environment, layer)
-        prepared = self._with_kept(job, prepared, files.digests, log, stopping)
-        clock.lap("workspace")
-        done = trace.words()
-        if done is not None:
-            cold = f"{done} in {formats.duration(clock.phases['environment'])}"
-            cold = cold if trace.has_only_waited else f"{cold}: {why}"
-            prepared = replace(prepared, timing=Timing(cold=(cold,)))
-        return self._with_services(job, options, prepared, log, stopping, clock)
+        return environment, layer
 
-    def _with_services(
-        self,
-        job: Job,
-        options: SubmitOptions,
-        prepared: Prepared,
-        log: Callable[[str], None],
-        stopping: Callable[[], bool],
-        clock: Stopwatch,
-    ) -> Prepared:
+    def _with_services(self, call: _Call, prepared: Prepared) -> Prepared:
         """Add the network of the job's services, and the times of all phases."""
-        network = self._services.ensure(job.id, options, log=log, stopping=stopping)
-        if options.services:
-            clock.lap("services")
-        return replace(prepared, join=network, timing=prepared.timing.with_phases(clock.phases))
+        network = self._services.ensure(call.job.id, call.options, log=call.log, stopping=call.stopping)
+        if call.options.services:
+            call.clock.lap("services")
+        return replace(prepared, join=network, timing=prepared.timing.with_phases(call.clock.phases))
 
-    def _with_kept(
-        self,
-        job: Job,
-        prepared: Prepared,
-        sent: Mapping[str, str],
-        log: Callable[[str], None],
-        stopping: Callable[[], bool],
-    ) -> Prepared:
+    def _with_kept(self, call: _Call, prepared: Prepared, sent: Mapping[str, str]) -> Prepared:
         """Add the files that earlier jobs left: the lowest layer, so that they hide nothing."""
-        kept = self._keeper.give(job, sent, log=log, stopping=stopping)
+        kept = self._keeper.give(call.job, sent, log=call.log, stopping=call.stopping)
         if kept is None:
             return prepared
         return replace(
@@ -399,214 +385,9 @@ class Preparer:
             known={**environment.known, **(layer.known if layer is not None else {})},
         )
 
-    def _ages(self, job: Job, options: SubmitOptions, work: Path) -> dict[str, str]:
-        """Write the modification times for `pytest_remote_ci.job.mtimes`, if the client sent them.
-
-        Return the environment variable with the file's path, or {}.
-        """
-        digest = job.options.mtimes
-        if digest is None:
-            return {}
-        cwd = posixpath.join(options.project_folder, options.cwd)
-        found = {"cwd": cwd.rstrip("/"), "times": self._workspaces.times(digest)}
-        path = work / "spool" / "ages.json"
-        if not os.path.lexists(path):  # otherwise written before a crash: the container may already have it
-            temporary = path.with_name("ages.json.tmp")
-            temporary.unlink(missing_ok=True)
-            write_for(temporary, json.dumps(found), self._owner)
-            temporary.rename(path)
-        return {"REMOTE_CI_AGES": f"{SPOOL}/ages.json"}
-
     def container_spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
         """Return the container to create; make the attempt's folders, its seal and `job.json`, once."""
-        work = self._work(job.id, str(attempt))
-        if worker_command.is_ahead(work):  # a controller ended while it handed a waiting container over
-            self._trash.remove(work)
-        self._folders(work)
-        worker_command.write(work, prepared, self._description(job, prepared, work), self._owner)
-        if prepared.upper is not None:
-            self._note_prepared_files(job)
-        return self._spec(job, prepared, attempt)
-
-    def _description(self, job: Job, prepared: Prepared, work: Path) -> worker_command.Description:
-        """Return what the worker has to know; write a file of modification times, if the client sent them."""
-        options = job.options.usable()
-        settings = self._settings
-        cwd = "/".join(filter(None, (prepared.mount_point, options.cwd)))
-        limits = limits_of(options, settings)
-        own = {
-            "REMOTE_CI_COLUMNS": str(options.columns),
-            **({"REMOTE_CI_RECORDS": SPOOL} if options.records else {}),
-            **self._ages(job, options, work),
-            **{name: value for name, value in prepared.env.items() if name.startswith("REMOTE_CI_")},
-        }
-        processors = str(max(1, round(limits.cpus)))
-        env = {
-            # Else programs start a worker or a thread for every processor of the host.
-            **dict.fromkeys(_PROCESSORS, processors),
-            **prepared.env,
-            **_env_of_command(job),
-            **own,
-        }
-        return {
-            "protocol": 1,
-            "argv": worker_command.command(job, prepared),
-            "cwd": cwd,
-            "env": env,
-            "path": list(prepared.path),
-            "grace": settings.grace,
-            "recorded": options.records and job.options.script is None,
-            "restarts": options.restarts,
-            "git": options.git,
-            "kept": [(name, f"{KEPT}/{name}") for name in (prepared.kept.links if prepared.kept else ())],
-            "memory": formats.size(limits.memory),
-            "file_size": formats.size(limits.file_size),
-            "shm_size": formats.size(limits.shm_size) if self._engine_isolates() else "",
-        }
-
-    def _spec(self, job: Job, prepared: Prepared, attempt: int) -> ContainerSpec:
-        options = job.options.usable()
-        settings = self._settings
-        work = self._work(job.id, str(attempt))
-        return ContainerSpec(
-            name=f"{settings.prefix}{job.id}-{attempt}",
-            image_id=prepared.image,
-            argv=worker_command.worker(prepared),
-            role="test",
-            job_id=job.id,
-            attempt=attempt,
-            env={"HOME": HOME},
-            binds=(*prepared.binds, Bind(work / "spool", SPOOL, read_only=False)),
-            overlay=Overlay(
-                prepared.lowers,
-                prepared.upper or work / "upper",
-                work / "work",
-                prepared.workspace or prepared.mount_point,
-            ),
-            kept=self._kept_home(prepared, work),
-            limits=limits_of(options, settings),
-            network="none" if "none" in (options.network, settings.network) else "egress",
-            join=prepared.join,
-            known=prepared.known,
-        )
-
-    # -- containers started ahead (see `ahead`)
-    def can_wait(self, job: Job) -> bool:
-        """Return whether a container may be started ahead for jobs like this one: only the plainest jobs."""
-        options = job.options.submitted
-        return (
-            self._engine_isolates()
-            and job.options.script is None
-            and options.records
-            and not options.services
-            and not job.options.secrets
-        )
-
-    def prepare_ahead(self, job: Job, stopping: Callable[[], bool]) -> Ahead | None:
-        """Return a container like that of an ended job, with its folders; None if there is none."""
-        if not self.can_wait(job):
-            return None
-
-        def building() -> None:
-            raise PreparationStopped("nothing is built ahead")
-
-        token = f"ahead{uuid.uuid4().hex[:16]}"
-        model = replace(job, id=token)
-        with self._guard:
-            self._ahead[token] = frozenset(filter(None, (job.environment, job.workspace)))
-        made = None
-        try:
-            prepared = self.prepare(model, log=lambda _: None, building=building, stopping=stopping)
-            if prepared.python and not (prepared.kept and prepared.kept.links):
-                made = self._make_ahead(model, prepared)
-            return made
-        except RunnerError as error:
-            _log.info("no container waits for the next job like %s: %s", job.id, error)
-            return None
-        finally:
-            if made is None:
-                self._drop_ahead(token)
-
-    def _make_ahead(self, model: Job, prepared: Prepared) -> Ahead:
-        work = self._work(model.id, "1")
-        self._folders(work)
-        worker_command.write_ahead(work, self._description(model, prepared, work), self._owner)
-        spec = replace(
-            self._spec(model, prepared, 1),
-            name=f"{self._settings.prefix}{model.id}",  # unlike a job's, it does not end in an attempt
-            job_id="",
-            attempt=0,
-            ahead_of=self._settings.prefix,
-        )
-        return Ahead(model.id, spec, self._layers(model, prepared), prepared.key)
-
-    def _layers(self, job: Job, prepared: Prepared) -> Layers:
-        digest = job.workspace or ""
-        kept = prepared.kept.project if prepared.kept is not None else None
-        return Layers(digest, self._workspaces.tree(digest), kept)
-
-    def is_ready(self, ahead: Ahead) -> bool:
-        """Return whether a started one has done all that it can without its job."""
-        return os.path.lexists(self._work(ahead.token, "1") / "spool" / "ready")
-
-    def is_for(self, ahead: Ahead, job: Job, prepared: Prepared, attempt: int) -> bool:
-        """Return whether a job may take it."""
-        if not self.can_wait(job) or self._work(job.id, str(attempt)).exists():
-            return False
-        spec, layers = self._spec(job, prepared, attempt), self._layers(job, prepared)
-        if spec.kept is not None or not is_alike(ahead.spec, ahead.layers, spec, layers):
-            return False
-        changes = self._workspaces.changes(ahead.layers.workspace, layers.workspace)
-        return changes is not None and are_few(changes)
-
-    def hand_over(self, ahead: Ahead, job: Job, prepared: Prepared, attempt: int) -> str:
-        """Make its folders those of the job's attempt, with the job's files; return its name from now on.
-
-        The container is frozen. Its mounts follow the folders, whatever their names are.
-        """
-        work = self._work(job.id, str(attempt))
-        self._work(ahead.token, "1").rename(work)
-        own = self._work(ahead.token, "own")
-        if own.is_dir():
-            own.rename(self._work(job.id, "ahead"))
-        with self._guard:
-            self._ahead.pop(ahead.token, None)
-        changed = self._workspaces.changes(ahead.layers.workspace, job.workspace or "") or []
-        (work / "spool" / "changes").mkdir(mode=0o755)
-        changes: list[tuple[str, str | None, int]] = []
-        for number, entry in enumerate(changed):
-            if isinstance(entry, str):
-                changes.append((entry, None, 0))
-            else:
-                self._workspaces.copy_content(entry, work / "spool" / "changes" / str(number))
-                changes.append((entry.path, str(number), entry.mode))
-        description = self._description(job, prepared, work)
-        mount = prepared.workspace or prepared.mount_point
-        worker_command.deliver(work, {**description, "workspace": mount, "changes": changes}, self._owner)
-        return f"{self._settings.prefix}{job.id}-{attempt}"
-
-    def was_handed_over(self, job_id: str, attempt: int) -> bool:
-        """Return whether the folder of the attempt has all of the job's files."""
-        return (self._work(job_id, str(attempt)) / "delivered").exists()
-
-    def remove_attempt(self, job_id: str, attempt: int) -> None:
-        """Remove the folder of an attempt that has not begun."""
-        self._trash.remove(self._work(job_id, str(attempt)))
-
-    def forget_ahead(self, ahead: Ahead) -> None:
-        """Remove its folders; its container must be gone."""
-        self._drop_ahead(ahead.token)
-
-    def _drop_ahead(self, token: str) -> None:
-        with self._guard:
-            self._ahead.pop(token, None)
-        self.remove_work(token)
-
-    def _kept_home(self, prepared: Prepared, work: Path) -> Overlay | None:
-        if prepared.kept is None or not prepared.kept.links:
-            return None
-        self._folders(work, "kept-upper", "kept-work")
-        return Overlay((prepared.kept.home,), work / "kept-upper", work / "kept-work", KEPT)
+        return self._specs.create(job, prepared, attempt)
 
     def expect_kept(self, job: Job) -> None:
         """Let the next job of the same project wait for `take_kept`, which follows; call it before the job's end."""
@@ -623,8 +404,8 @@ class Preparer:
             _log.warning("job %s: nothing is kept for the next one: %s", job.id, error)
 
     def _written(self, job: Job) -> Written:
-        home = self._work(job.id, str(job.attempt)) / "kept-upper"
-        return Written(self.written(job).folder, home, only_changes=self._engine_isolates())
+        home = self._folders.of(job.id, job.attempt) / "kept-upper"
+        return Written(self.written(job).folder, home, only_changes=self._isolates())
 
     def written(self, job: Job) -> JobOutput:
         """Return where the files of the job's current attempt are."""
@@ -637,12 +418,12 @@ class Preparer:
             return self._original(job)
 
         inner = job.options.submitted.project_folder
-        if self._engine_isolates():
+        if self._isolates():
             root = _project_path(job.options.submitted)
-            return JobOutput(self._work(job.id, str(job.attempt)) / "upper", root, sent, original, inner)
-        folder = self._copy(job)
+            return JobOutput(self._folders.of(job.id, job.attempt) / "upper", root, sent, original, inner)
+        folder = self._folders.copy(job)
         if not folder.is_dir():  # of a job that began under an earlier version of the runner
-            return JobOutput(self._work(job.id, "own") / "upper", str(folder), sent)
+            return JobOutput(self._folders.of(job.id, "own") / "upper", str(folder), sent)
         return JobOutput(folder, posixpath.join(str(folder), inner).rstrip("/"), sent, original, inner)
 
     def _original(self, job: Job) -> changes.Original | None:
@@ -656,24 +437,14 @@ class Preparer:
             }
         except PermanentError:  # the workspace is gone
             return None
-        if self._engine_isolates():
+        if self._isolates():
             return changes.Original(files)
         try:
-            found = json.loads((self._work(job.id, "own") / _PREPARED_FILES).read_bytes())
+            found = json.loads(self._folders.prepared_files(job).read_bytes())
         except (OSError, ValueError):
             return None
         prepared = {path: (size, time) for path, (size, time) in found.items()}
         return changes.Original(files, self._workspaces.tree(job.workspace), prepared)
-
-    def _note_prepared_files(self, job: Job) -> None:
-        """Write which files the job's own folder has before it runs, besides the submitted ones; once."""
-        place = self._work(job.id, "own") / _PREPARED_FILES
-        if job.workspace is None or not job.options.wants_changes or place.exists():
-            return
-        found = changes.prepared_files(self._copy(job), self._workspaces.rows(job.workspace))
-        temporary = place.with_suffix(".tmp")
-        temporary.write_text(json.dumps(found))
-        temporary.rename(place)
 
     def compile_bytecode(self, job: Job, stopping: Callable[[], bool]) -> None:
         """Do work that can wait until the job has ended and speeds up the next one."""
@@ -686,13 +457,9 @@ class Preparer:
 
     def remove_work(self, job_id: str) -> None:
         """Remove the working folders of all of a job's attempts and builds. Harmless if there are none."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
-            return
-        with self._guard:
-            if job_id in self._ahead:
-                return
-        for folder in (self._data / "work").glob(f"{job_id}-*"):
-            self._trash.remove(folder)
+        if not self.ahead.is_waiting(job_id):
+            for folder in self._folders.all_of(job_id):
+                self._trash.remove(folder)
 
     def evict(self, keep: frozenset[str]) -> None:
         """Remove the least recently used trees and environments beyond the cache's size.
@@ -704,43 +471,8 @@ class Preparer:
             self._packages.recover()
         except EngineUnavailable as error:
             _log.info("leftovers of builds are checked later: %s", error)
-        with self._guard:
-            keep = keep.union(*self._ahead.values())
-        self._evictor.evict(keep)
+        self._evictor.evict(keep | self.ahead.in_use())
         self._trash.empty(_REMOVED_AT_ONCE)
-
-    def _engine_isolates(self) -> bool:
-        if self._isolates is None:
-            self._isolates = self._engine.probe().isolates
-        return self._isolates
-
-    def _own_folder(self, job: Job) -> Path:
-        copy = self._copy(job)
-        self._folders(copy.parents[1], "work", "spool", "copy", f"copy/{copy.name}")
-        return copy
-
-    def _copy(self, job: Job) -> Path:
-        """Return the path of the workspace's copy: named as locally, because pytest makes a keyword of that name."""
-        submitted = job.options.submitted
-        name = PurePosixPath(mount_point(submitted.root, submitted.project_folder)).name
-        # A colon ends a path in PYTHONPATH, and so on: only harmless names are used unchanged.
-        return (
-            self._work(job.id, "own")
-            / "copy"
-            / (name if re.fullmatch(r"\w[\w.-]{0,99}", name) else "project")
-        )
-
-    def _work(self, job_id: str, part: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", job_id):
-            raise PermanentError(f"{job_id!r} is not the id of a job")
-        return self._data / "work" / f"{job_id}-{part}"
-
-    def _folders(self, work: Path, *parts: str) -> None:
-        for part in parts or ("upper", "work", "spool"):
-            (work / part).mkdir(mode=0o755, parents=True, exist_ok=True)
-            # Without isolation jobs are the runner's own user: git, among others, checks the owner of its folder.
-            if self._owner is not None and self._engine_isolates():
-                os.chown(work / part, self._owner, self._owner)
 
 
 class _ParallelBuild:
@@ -770,15 +502,6 @@ class _ParallelBuild:
 def _masked(log: Callable[[str], None], credentials: Credentials) -> Callable[[str], None]:
     mask = credentials.mask()
     return lambda line: log(mask(line))
-
-
-def _env_of_command(job: Job) -> dict[str, str]:
-    """Return the developer's variables for the command: only scripts get credentials of builds."""
-    is_for_builds = (
-        set() if job.options.script is not None else set(filter(is_credential, job.options.secrets))
-    )
-    env = job.options.usable().env
-    return {name: value for name, value in env.items() if name not in is_for_builds}
 
 
 def _project_path(options: SubmitOptions) -> str:

@@ -18,7 +18,7 @@ from support.preparer import Bench, disposable_engine, environment
 from ci_runner.controller.engines.docker import allowed_hosts
 from ci_runner.controller.engines.docker.engine import DockerEngine
 from ci_runner.controller.engines.process.engine import ProcessEngine
-from ci_runner.controller.environments.preparer import Prepared
+from ci_runner.controller.environments.container_specs import Prepared
 from ci_runner.errors import EnvironmentFailed
 from ci_runner.model.job import Job
 from ci_runner.model.job_options import JobOptions
