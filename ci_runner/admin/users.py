@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ci_runner.admin.console import Console, label
 from ci_runner.errors import Conflict, NotFound, RequestError
 from ci_runner.model.job import User, format_time, utcnow
+from ci_runner.model.verdict import DEACTIVATED
 from ci_runner.store import Store
 from ci_runner.store.job_repository import JobRepository
 from pytest_remote_ci.wire.control_characters import escaped
@@ -47,12 +48,16 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
     for name, command, text in (
         ("activate", _activate, "allow the user and its keys again"),
-        ("deactivate", _deactivate, "block the user and all its keys, at once"),
+        ("deactivate", _deactivate, "block the user and all its keys, at once; cancel waiting jobs"),
     ):
         switch = commands.add_parser(name, help=text)
         switch.add_argument("user_id", metavar="USER_ID")
         switch.add_argument("--json", action="store_true", help="print JSON")
         switch.set_defaults(admin_command=command)
+        if command is _deactivate:
+            switch.add_argument(
+                "--cancel", action="store_true", help="cancel running jobs, too, not only waiting ones"
+            )
 
     cap = commands.add_parser(
         "set-priority-cap", help="change the highest priority that the user's jobs may request"
@@ -129,8 +134,10 @@ def _activate(args: argparse.Namespace, repository: JobRepository, console: Cons
     _show_change(args, console, user, f"User activated: {user.email}")
 
 
-def _deactivate(args: argparse.Namespace, repository: JobRepository, console: Console) -> None:
-    user = repository.update_user_active_status(args.user_id, False)
+def _deactivate(args: argparse.Namespace, store: Store, console: Console) -> None:
+    user = store.update_user_active_status(args.user_id, False)
+    if args.cancel:
+        store.users.cancel_all(user.id, DEACTIVATED)
     _show_change(args, console, user, f"User deactivated: {user.email}")
 
 

@@ -33,7 +33,7 @@ from ci_runner.controller.engine import Observed
 from ci_runner.controller.snapshot import Snapshot
 from ci_runner.model.fair_queue import fair_order, running_per_user
 from ci_runner.model.job import Job
-from ci_runner.model.verdict import CONTAINER_LOST, failed
+from ci_runner.model.verdict import CONTAINER_LOST, DEACTIVATED, cancelled, failed
 
 _OVER = ("exited", "dead", "removing")
 #: Phases in which the user's command runs or has run.
@@ -236,6 +236,8 @@ def _has_ended(world: Snapshot, job: Job) -> bool:
 def _queued(world: Snapshot, job: Job) -> Iterator[Action]:
     if job.cancel_requested_at is not None:
         yield Finish(job.id, verdicts.stopped(job, "cancel", world.policy))
+    elif job.user_id in world.inactive:
+        yield Finish(job.id, cancelled(DEACTIVATED))
 
 
 def _preparing(world: Snapshot, timer: _Timer, job: Job) -> Iterator[Action]:
@@ -346,7 +348,10 @@ def _waiting(world: Snapshot) -> list[Job]:
     queued = [
         job
         for job in world.jobs
-        if job.phase == "queued" and job.cancel_requested_at is None and job.id not in world.in_flight
+        if job.phase == "queued"
+        and job.cancel_requested_at is None
+        and job.user_id not in world.inactive
+        and job.id not in world.in_flight
     ]
     return fair_order(queued, world.served, running_per_user(world.jobs)) if queued else []
 

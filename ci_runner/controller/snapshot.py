@@ -129,6 +129,8 @@ class Snapshot:
     uncleaned: tuple[Job, ...] = ()
     #: When a job of each user was last taken up.
     served: Mapping[str, dt.datetime] = field(default_factory=dict)
+    #: Users that were deactivated: none of their jobs starts.
+    inactive: frozenset[str] = frozenset()
     #: All containers of this install; None if the engine does not answer.
     observed: tuple[Observed, ...] | None = ()
     #: Subject → names of the actions in progress for it.
@@ -181,7 +183,9 @@ class JobRows:
             return self._known, False
         self._known = None
         jobs = self._store.jobs
-        known = self._known = _JobRows(tuple(jobs.open()), tuple(jobs.uncleaned()), jobs.served())
+        known = self._known = _JobRows(
+            tuple(jobs.open()), tuple(jobs.uncleaned()), jobs.served(), self._store.users.inactive()
+        )
         return known, True
 
     def forget(self) -> None:
@@ -199,6 +203,7 @@ class _JobRows(NamedTuple):
     jobs: tuple[Job, ...]
     uncleaned: tuple[Job, ...]
     served: Mapping[str, dt.datetime]
+    inactive: frozenset[str]
 
 
 @dataclass

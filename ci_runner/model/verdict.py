@@ -6,11 +6,14 @@ The exit code decides, events explain. Independent of engines and the database.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from pytest_remote_ci.wire.protocol import Status
 
 #: The reason for a job if its container vanished; clients and tests rely on it.
 CONTAINER_LOST = "container lost"
+#: Who cancels the jobs of a user that was deactivated.
+DEACTIVATED: Final = "an administrator, who deactivated the user"
 
 
 @dataclass(frozen=True)

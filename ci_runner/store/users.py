@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import peewee
 
@@ -18,6 +19,11 @@ from ci_runner.store.jobs import Jobs
 from ci_runner.store.rows import Id, StoredUser, UserDeletion
 from ci_runner.store.schema import GrantRow, JobRow, KeyRow, RunRow, UserRow
 from pytest_remote_ci.wire.protocol import Priority
+
+
+class _Inactive(NamedTuple):
+    id: str
+
 
 _COLUMNS = tuple(getattr(UserRow, name) for name in User.__dataclass_fields__)
 
@@ -39,6 +45,8 @@ class Users:
     def __init__(self, database: Database, jobs: Jobs) -> None:
         self._database = database
         self._jobs = jobs
+        off = UserRow.select(UserRow.id).where(UserRow.is_active == False)  # noqa: E712  # an expression of peewee's
+        self._off = database.compiled(off)  # a query of every tick
 
     def create(self, user: User) -> User:
         """Store a new user; return it as stored.
@@ -77,8 +85,35 @@ class Users:
         return [User(**row) for row in self._database.rows(query, StoredUser)]
 
     def set_active(self, user_id: str, is_active: bool) -> User:
-        """Switch the user, with all its keys, on or off; `NotFound` if unknown."""
+        """Switch the user, with all its keys, on or off; `NotFound` if unknown.
+
+        The controller cancels the waiting jobs of a user that is off (see `inactive`); others go on.
+        """
         return self._change(user_id, is_active=is_active)
+
+    def inactive(self) -> frozenset[str]:
+        """Return the ids of the users that are switched off."""
+        return frozenset(row.id for row in map(_Inactive._make, self._database.sql(*self._off)))
+
+    def cancel_all(self, user_id: str, by: str) -> int:
+        """Cancel all jobs and runs of a user, in the name of `by`; return how many jobs are being cancelled."""
+        with self._database.write():
+            return self._cancel_inside(user_id, by)
+
+    def _cancel_inside(self, user_id: str, by: str) -> int:
+        now = utcnow()
+        going = (JobRow.user_id == user_id) & JobRow.end_time.is_null()
+        self._database.run(
+            JobRow.update(cancel_requested_at=now, cancelled_by=by).where(
+                going, JobRow.cancel_requested_at.is_null()
+            )
+        )
+        self._database.run(
+            RunRow.update(cancel_requested_at=now, cancelled_by=by, version=RunRow.version + 1).where(
+                RunRow.user_id == user_id, RunRow.end_time.is_null(), RunRow.cancel_requested_at.is_null()
+            )
+        )
+        return self._database.integer(JobRow.select(peewee.fn.COUNT(JobRow.id)).where(going))
 
     def set_cap(self, user_id: str, priority_cap: Priority) -> User:
         """Change the highest priority that the user's jobs may have; `NotFound` if unknown."""
@@ -94,21 +129,10 @@ class Users:
         with self._database.write():
             user = self._require(user_id)
             deleted = self._jobs.delete_of_user(user_id)
-            left = JobRow.user_id == user_id
-            self._database.run(
-                JobRow.update(cancel_requested_at=now, cancelled_by=by).where(
-                    left, JobRow.cancel_requested_at.is_null()
-                )
-            )
             self._database.run(
                 RunRow.delete().where(RunRow.user_id == user_id, RunRow.end_time.is_null(False))
             )
-            self._database.run(
-                RunRow.update(cancel_requested_at=now, cancelled_by=by, version=RunRow.version + 1).where(
-                    RunRow.user_id == user_id
-                )
-            )
-            cancelling = self._database.integer(JobRow.select(peewee.fn.COUNT(JobRow.id)).where(left))
+            cancelling = self._cancel_inside(user_id, by)
             self._database.run(KeyRow.delete().where(KeyRow.user_id == user_id))
             self._database.run(GrantRow.delete().where(GrantRow.user_id == user_id))
             self._database.run(

@@ -133,6 +133,29 @@ def test_priorities_go_before_turns_as_far_as_the_operator_lets_them(
     assert set(order[1:3]) == {"normal", "asked for high"}
 
 
+def test_waiting_jobs_of_a_deactivated_user_end_and_running_ones_go_on(
+    people: tuple[Developer, Developer], short: Path, tmp_path: Path
+) -> None:
+    gone, other = people
+    block(gone, tmp_path)
+    waiting = submit(gone, short, "second")
+    name = gone.home.name.removeprefix("home-")
+    [user] = [user for user in gone.runner.admin("user", "list") if user["name"] == name]
+    gone.runner.admin("user", "deactivate", user["id"])
+    reason = "cancelled by an administrator, who deactivated the user"
+    log = gone.runner.log
+    wait_until(lambda: f"job {waiting}: cancelled ({reason})" in log("reconcile"), 30)
+    gone.runner.admin("user", "activate", user["id"])
+    found = jobs_of(gone)
+    assert (found["second"]["status"], found["second"]["reason"]) == ("cancelled", reason)
+    assert (found["first"]["status"], found["first"]["phase"]) == ("running", "testing")
+    gone.runner.admin("user", "deactivate", user["id"], "--cancel")
+    submit(other, short, "next")
+    assert order_of(other) == ["next"]
+    gone.runner.admin("user", "activate", user["id"])
+    assert (jobs_of(gone)["first"]["status"], jobs_of(gone)["first"]["reason"]) == ("cancelled", reason)
+
+
 def test_the_place_in_the_queue_is_shown_while_waiting(
     people: tuple[Developer, Developer], short: Path, tmp_path: Path
 ) -> None:

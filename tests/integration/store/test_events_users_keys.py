@@ -197,6 +197,24 @@ class TestUsers:
         with pytest.raises(NotFound):
             add_job(store, user.id)
 
+    def test_who_is_switched_off_is_known(self, store: Store) -> None:
+        user = add_user(store)
+        add_user(store, "bob")
+        assert store.users.inactive() == frozenset()
+        store.users.set_active(user.id, False)
+        assert store.users.inactive() == {user.id}
+        store.users.set_active(user.id, True)
+        assert store.users.inactive() == frozenset()
+
+    def test_all_jobs_of_a_user_can_be_cancelled(self, store: Store, epoch: int) -> None:
+        user, bob = add_user(store), add_user(store, "bob")
+        waiting, over, others = add_job(store, user.id), add_job(store, user.id), add_job(store, bob.id)
+        store.jobs.finish(over.id, epoch, verdict.ran(0))
+        assert store.users.cancel_all(user.id, "the boss") == 1
+        assert reread(store, waiting).cancelled_by == "the boss"
+        assert reread(store, over).cancel_requested_at is None
+        assert reread(store, others).cancel_requested_at is None
+
     def test_the_tombstone_goes_when_nothing_is_left(self, store: Store, epoch: int) -> None:
         user = add_user(store)
         job = add_job(store, user.id)

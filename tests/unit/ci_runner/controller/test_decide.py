@@ -96,6 +96,18 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
     ),
     "a waiting job whose claim failed lately is left alone": (world(job(), held=frozenset({"Claim a"})), []),
     "a waiting job that is cancelled ends": (world(job(**CANCEL)), [Finish("a", cancelled("somebody"))]),
+    "a waiting job of a deactivated user ends": (
+        world(job(), job("b", user_id="v"), inactive=frozenset({"u"})),
+        [Finish("a", cancelled("an administrator, who deactivated the user")), Claim("b")],
+    ),
+    "a waiting job of a deactivated user ends while the engine is silent": (
+        world(job(), inactive=frozenset({"u"}), observed=None),
+        [Finish("a", cancelled("an administrator, who deactivated the user"))],
+    ),
+    "a job of a deactivated user goes on once it was taken up": (
+        world(job(phase="testing"), boxes=[box()], inactive=frozenset({"u"})),
+        [],
+    ),
     "a waiting job that has a container loses that container": (
         world(job(), boxes=[box()]),
         [RemoveContainer("c-a", "n-a"), Claim("a")],

@@ -67,7 +67,7 @@ class Model:
             tuple(job for job in self.jobs.values() if not job.is_over),
             tuple(job for job in self.jobs.values() if job.is_over and job.cleaned_at is None),
             self.served,
-            tuple(self.boxes.values()),
+            observed=tuple(self.boxes.values()),
             signalled=frozenset(self.signalled),
         )
         endings = {
