@@ -67,7 +67,7 @@ TABLE: dict[str, tuple[tuple[str, ...], tuple[str, ...], set[str]]] = {
     "server": (
         ("ci_runner.server",),
         ("wire", "core", "pipelines", "store", "server"),
-        {"falcon", "waitress", "msgspec"},
+        {"falcon", "waitress", "msgspec", "prometheus_client"},
     ),
     "engines": (
         ("ci_runner.controller.engines",),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 import falcon
 import msgspec
@@ -27,6 +28,7 @@ from ci_runner.server.resources.event_pages import JobEvents, RunEvents
 from ci_runner.server.resources.health import Health, Ready
 from ci_runner.server.resources.jobs import JobList, JobStream, JobSummary
 from ci_runner.server.resources.kept import Kept
+from ci_runner.server.resources.metrics import MetricsPage
 from ci_runner.server.resources.pipelines import PipelineCheck
 from ci_runner.server.resources.reports import REPORT_PATHS, Reports
 from ci_runner.server.resources.runs import Durations, NumberedRun, Rerun, RunDetail, RunList, RunStream
@@ -35,6 +37,9 @@ from ci_runner.server.resources.tests import JobTests, TestReport
 from ci_runner.server.streams.hub import Streams
 from ci_runner.server.streams.sse_response import StreamResponder
 from ci_runner.settings.groups import ServeSettings
+
+if TYPE_CHECKING:
+    from ci_runner.server.metrics import RequestTimer
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +56,19 @@ class RunnerApp(falcon.App):  # type: ignore[type-arg]  # its parameters are not
         )
         self.streams = Streams(services.store, self.authenticator, services.serve.heartbeat)
         self._activity = Activity()
-        super().__init__(middleware=[self._activity, AuthMiddleware(self.authenticator)])
+        #: Returns the metrics; None if the operator wants none.
+        self.metrics: Callable[[], bytes] | None = None
+        timers: list[RequestTimer] = []
+        if services.serve.metrics_token is not None:
+            from ci_runner.server.metrics import (  # their library takes a while to import
+                Metrics,
+                RequestTimer,
+            )
+
+            metrics = Metrics(services, lambda: len(self.streams))
+            self.metrics = metrics.text
+            timers = [RequestTimer(metrics)]
+        super().__init__(middleware=[*timers, self._activity, AuthMiddleware(self.authenticator)])
 
     def start(self) -> None:
         """Remove the remains of interrupted uploads and start the thread that wakes streams."""
@@ -131,6 +148,7 @@ def create_app(services: Services) -> RunnerApp:
         "/reports/tests": TestReport(services.store),
         "/health": Health(),
         "/ready": Ready(services),
+        "/metrics": MetricsPage(services.serve.metrics_token, app.metrics),
         "/openapi.json": OpenApi(),
         "/docs": DocsPage(),
     }

@@ -166,6 +166,12 @@ class ServeSettings:
     max_uploads_per_user: int = _setting(
         8, "CI_RUNNER_MAX_UPLOADS_PER_USER", "uploads at once per user; more get 429", minimum=1
     )
+    metrics_token: str | None = _setting(
+        None,
+        "CI_RUNNER_METRICS_TOKEN",
+        "what a scraper sends to GET /metrics; without it: no metrics",
+        secret=True,
+    )
     wrong_keys: int = _setting(
         10, "CI_RUNNER_WRONG_KEYS", "wrong keys per address and minute; more get 429", minimum=1
     )

@@ -34,6 +34,33 @@ class NodeId(TypedDict):
     node_id: str
 
 
+class OpenCount(TypedDict):
+    """How many open jobs are in a phase, and when the first of them was submitted."""
+
+    phase: Phase
+    building: bool
+    number: int
+    submitted_at: dt.datetime
+
+
+class EndedJob(TypedDict):
+    """What became of a job."""
+
+    id: str
+    status: Status
+    success: bool | None
+    submitted_at: dt.datetime
+    start_time: dt.datetime | None
+    end_time: dt.datetime
+
+
+class StoredTiming(TypedDict):
+    """The last event of a job."""
+
+    job_id: str
+    body: str
+
+
 class Digest(TypedDict):
     """The digest of a granted content."""
 

@@ -19,6 +19,7 @@ from ci_runner.store.lease import Lease
 from ci_runner.store.rows import JobChanges
 from ci_runner.store.run_events import Feed
 from ci_runner.store.runs import Runs
+from ci_runner.store.statistics import Statistics
 from ci_runner.store.test_results import Tests
 from ci_runner.store.users import Users
 from pytest_remote_ci.wire.protocol import TERMINAL_STATUSES, Status
@@ -28,8 +29,8 @@ class Store:
     """The runner's database; open it with `Store.open`. Any thread and several processes may use it at once.
 
     The methods of `JobRepository` are what it shares with other implementations; they check no lease. What needs this
-    store is in the attributes `jobs`, `runs`, `feed`, `events`, `artifacts`, `tests`, `users`, `keys`, `blobs` and
-    `lease`.
+    store is in the attributes `jobs`, `runs`, `feed`, `events`, `artifacts`, `tests`, `statistics`, `users`,
+    `keys`, `blobs` and `lease`.
     """
 
     def __init__(self, database: Database) -> None:
@@ -45,6 +46,7 @@ class Store:
         self.feed = Feed(database, self.events)
         self.artifacts = Artifacts(database)
         self.tests = Tests(database)
+        self.statistics = Statistics(database)
 
     @classmethod
     def open(

@@ -382,6 +382,17 @@ def _public() -> Paths:
             "get": _operation("Whether jobs can run", checked, public=True),
             "head": _operation("The same without a body", without_body, public=True),
         },
+        "/metrics": {
+            "get": _operation(
+                "Metrics in Prometheus' text format; needs the token of the operator's setting",
+                {
+                    200: _answer({"type": "string"}, "The metrics.", "text/plain"),
+                    401: _answer(schemas.Error, "The token is missing or wrong."),
+                    404: _answer(schemas.Error, "Metrics are off."),
+                },
+                public=True,
+            )
+        },
         "/openapi.json": {
             "get": _operation(
                 "This document", {200: _answer({"type": "object"}, "OpenAPI 3.1.")}, public=True
