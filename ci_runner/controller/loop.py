@@ -29,6 +29,7 @@ from ci_runner.controller.clock import SteadyClock
 from ci_runner.controller.decide import Decision
 from ci_runner.controller.decide_runs import RunTable
 from ci_runner.controller.engine import Engine
+from ci_runner.controller.engine_state import EngineState
 from ci_runner.controller.executor import Executor
 from ci_runner.controller.handlers import ActionHandlers, JobPreparer
 from ci_runner.controller.notifier import Notifier
@@ -245,7 +246,7 @@ class _Tick:
         self._watchdog = watchdog
         self._sight = ContainerView(engine)
         self._runs = RunTable(store)
-        self._answers = True
+        self._engine_state = EngineState(store, steps.epoch)
         self._next_sweep = 0.0
         #: The last decision, if it had no actions.
         self._quiet: Decision | None = None
@@ -305,12 +306,9 @@ class _Tick:
         )
 
     def _note(self, seen: Snapshot) -> None:
-        """Log once that the engine stopped or resumed answering."""
-        answers = seen.observed is not None
-        if answers != self._answers:
-            self._answers = answers
+        """Report that the engine stopped or resumed answering."""
+        if self._engine_state.note(seen.now, answers=seen.observed is not None):
             self._next_sweep = 0.0  # a restarted engine releases what it held
-            _log.warning("the engine %s", "answers again" if answers else "does not answer; trying again")
 
     def _sweep(self, seen: Snapshot) -> None:
         """Remove what crashes left, at a moment when nothing is being created that this could hit."""

@@ -168,6 +168,7 @@ class JobSummary(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     queue_position: FromOne | None
     name: str | None
     counts: dict[str, int]
+    detail: Annotated[str, Meta(description="why a waiting job does not start")] | UnsetType = UNSET
     project: Annotated[str, Meta(description="name of the project's folder, if it was sent")] | UnsetType = (
         UNSET
     )

@@ -126,7 +126,7 @@ def create_app(services: Services) -> RunnerApp:
         "/submit-stream": SubmitStream(submission, responder, announce=True),
         "/submit-async": SubmitAsync(submission),
         "/blobs/missing": MissingBlobs(submission, services.serve.max_files),
-        "/jobs": JobList(services.repository),
+        "/jobs": JobList(services.store),
         "/jobs/{job_id}": JobSummary(services.store),
         "/jobs/{job_id}/stream": JobStream(responder),
         "/jobs/{job_id}/events": JobEvents(responder),

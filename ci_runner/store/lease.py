@@ -25,6 +25,8 @@ class LeaseState:
     holder: str | None = None
     acquired_at: dt.datetime | None = None
     heartbeat_at: dt.datetime | None = None
+    #: Since when the engine does not answer the holder; None if it does.
+    engine_silent_since: dt.datetime | None = None
 
 
 class Lease:
@@ -38,7 +40,13 @@ class Lease:
         now = utcnow()
         with self._database.write():
             self._database.run(
-                LeaseRow.update(epoch=LeaseRow.epoch + 1, holder=holder, acquired_at=now, heartbeat_at=now)
+                LeaseRow.update(
+                    epoch=LeaseRow.epoch + 1,
+                    holder=holder,
+                    acquired_at=now,
+                    heartbeat_at=now,
+                    engine_silent_since=None,
+                )
             )
             self._database.must_checkpoint = True  # the previous holder may have left a due checkpoint
             return self._database.integer(LeaseRow.select(LeaseRow.epoch))
@@ -53,11 +61,19 @@ class Lease:
             self._database.run(LeaseRow.update(heartbeat_at=utcnow()))
         self._database.checkpoint()
 
+    def set_engine_silent(self, epoch: int, since: dt.datetime | None) -> None:
+        """Store since when the engine does not answer, or None if it does. Raises `LeaseLost`."""
+        with self._database.write(durable=False):
+            self.require(epoch)
+            self._database.run(LeaseRow.update(engine_silent_since=since))
+
     def read(self) -> LeaseState:
         """Return the present lease."""
         row = self._database.first(LeaseRow.select(), StoredLease)
         assert row is not None, "made by the first migration"
-        return LeaseState(row["epoch"], row["holder"], row["acquired_at"], row["heartbeat_at"])
+        return LeaseState(
+            row["epoch"], row["holder"], row["acquired_at"], row["heartbeat_at"], row["engine_silent_since"]
+        )
 
     def require(self, epoch: int | None) -> None:
         """Raise `LeaseLost`, inside a transaction, unless `epoch` is the present one.

@@ -172,6 +172,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
             """,
         ),
     ),
+    Migration("state of the engine", ("ALTER TABLE lease ADD COLUMN engine_silent_since BIGINT",)),
 )
 
 

@@ -323,3 +323,4 @@ class StoredLease(TypedDict):
     holder: str | None
     acquired_at: dt.datetime | None
     heartbeat_at: dt.datetime | None
+    engine_silent_since: dt.datetime | None

@@ -377,6 +377,8 @@ class LeaseRow(peewee.Model):
     holder = CleanTextField(null=True)
     acquired_at = UtcField(null=True)
     heartbeat_at = UtcField(null=True)
+    #: Since when the engine does not answer the holder; NULL if it does.
+    engine_silent_since = UtcField(null=True)
 
     class Meta:
         table_name = "lease"

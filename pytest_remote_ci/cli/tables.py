@@ -86,7 +86,8 @@ def result(job: Job) -> str:
         is_clear = numbers and bool(job.success) != any(_rank(name) < 2 for name in job.counts)
         return numbers if is_clear else ", ".join(filter(None, (words, numbers)))
     if job.status == "queued" and job.queue_position:
-        return f"queued, position {job.queue_position}"
+        place = f"queued, position {job.queue_position}"
+        return f"{place}: {job.detail}" if job.detail else place
     words = {"failed": "no verdict", "running": job.phase or "running"}.get(job.status, job.status)
     return ", ".join(filter(None, (words, numbers)))
 

@@ -130,6 +130,8 @@ class Job(Answer):
         self.reason = read.text("reason", "")
         self.phase = read.text("phase", "")
         self.queue_position = read.whole_or_none("queue_position")
+        #: Why a waiting job does not start.
+        self.detail = read.text("detail", "")
         self.name = read.text("name", "")
         self.project = read.text("project", "")
         #: Outcome → number of tests.

@@ -11,6 +11,8 @@ from msgspec import UNSET
 from ci_runner.errors import RunnerError
 from ci_runner.server import schemas
 from ci_runner.server.context import Services
+from ci_runner.server.resources.waiting import engine_problem
+from ci_runner.store.lease import LeaseState
 from pytest_remote_ci.wire import formats
 
 #: Without a heartbeat for this long, a controller counts as gone.
@@ -60,12 +62,16 @@ class Ready:
             lease = self._services.store.lease.read()
         except RunnerError:
             return {"database": "does not answer", "controller": "unknown without the database"}
+        controller = self._controller(lease)
+        if controller is not None:  # what it stored about the engine is out of date
+            return {"database": None, "controller": controller}
+        return {"database": None, "controller": None, "engine": engine_problem(lease)}
+
+    def _controller(self, lease: LeaseState) -> str | None:
         if lease.heartbeat_at is None:
-            return {"database": None, "controller": "has never run; start `ci-runner reconcile`"}
+            return "has never run; start `ci-runner reconcile`"
         silence = self._services.clock() - lease.heartbeat_at
-        if silence > _SILENCE:
-            return {"database": None, "controller": f"no heartbeat for {int(silence.total_seconds())} s"}
-        return {"database": None, "controller": None}
+        return f"no heartbeat for {int(silence.total_seconds())} s" if silence > _SILENCE else None
 
     def _disk(self) -> str | None:
         free = self._services.blobs.free_bytes()

@@ -14,10 +14,12 @@ import msgspec
 from msgspec import UNSET, UnsetType, structs
 
 from ci_runner.errors import AccessDenied, NotFound
+from ci_runner.model import job as model
 from ci_runner.model.job import Job, JobTiming
 from ci_runner.server import parameters
 from ci_runner.server.http.auth import caller_of
 from ci_runner.server.resources.paging import link_next_page
+from ci_runner.server.resources.waiting import summaries
 from ci_runner.server.streams.job_source import JobSource, already_completed
 from ci_runner.server.streams.sse_response import StreamResponder, cursor_of
 from ci_runner.store import Store
@@ -46,17 +48,17 @@ class _Filters(TypedDict):
 class JobList:
     """`GET /jobs`."""
 
-    def __init__(self, repository: JobRepository) -> None:
-        self._repository = repository
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Send the caller's own jobs, newest submission first."""
         user_id = caller_of(req).user.id
         limit = parameters.JOBS_LIMIT.read(req)
         wanted = self._wanted(req)
-        jobs = self._repository.list_jobs(user_id, limit=limit, before=parameters.BEFORE.text(req), **wanted)
-        resp.media = [job.summary() for job in jobs]
-        if len(jobs) == limit and self._repository.list_jobs(user_id, limit=1, before=jobs[-1].id, **wanted):
+        jobs = self._store.list_jobs(user_id, limit=limit, before=parameters.BEFORE.text(req), **wanted)
+        resp.media = summaries(self._store, jobs)
+        if len(jobs) == limit and self._store.list_jobs(user_id, limit=1, before=jobs[-1].id, **wanted):
             link_next_page(req, resp, parameters.JOBS, jobs[-1].id)
 
     @staticmethod
@@ -77,7 +79,10 @@ class JobSummary:
     def on_get(self, req: falcon.Request, resp: falcon.Response, job_id: str) -> None:
         """Send the job's summary; with its timing, if it is over."""
         job = own_job(self._store, req, job_id)
-        resp.media = structs.replace(job.summary(), timing=self._timing(job))
+        resp.media = structs.replace(self._summary(job), timing=self._timing(job))
+
+    def _summary(self, job: Job) -> model.JobSummary:
+        return summaries(self._store, [job])[0]
 
     def _timing(self, job: Job) -> JobTiming | UnsetType:
         """Return the timing in the job's last event."""
@@ -90,7 +95,7 @@ class JobSummary:
         job = own_job(self._store, req, job_id)
         self._store.jobs.request_cancel(job.id, caller_of(req).user.name)
         resp.status = falcon.HTTP_202
-        resp.media = own_job(self._store, req, job_id).summary()
+        resp.media = self._summary(own_job(self._store, req, job_id))
 
 
 class JobStream:

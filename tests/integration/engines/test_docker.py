@@ -128,7 +128,7 @@ def test_a_flag_of_full_memory_that_the_engine_forgets_is_found_among_its_events
     kit: Kit, program: str, oom: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(kit.engine, DockerEngine)
-    api = kit.engine.api.client
+    api = kit.engine.look.client
     inspect = api.inspect_container
 
     def without_flag(container: str) -> Any:
@@ -149,7 +149,7 @@ def test_an_event_of_full_memory_that_comes_after_the_end_counts(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(kit.engine, DockerEngine)
-    api = kit.engine.api.client
+    api = kit.engine.look.client
     inspect, events, asked = api.inspect_container, api.events, []
 
     def without_flag(container: str) -> Any:
@@ -411,7 +411,7 @@ def test_a_create_whose_answer_was_lost_is_adopted(kit: Kit, proxy: Proxy) -> No
     spec = kit.spec(ENDS)
     engine = DockerEngine(kit.install, scratch=kit.folder, base_url=proxy.url, timeout=1.0)
     try:
-        assert engine.list() == []
+        assert engine.derived_images() == frozenset()  # connects
         proxy.silent = True
         with pytest.raises(EngineUnavailable):
             engine.create(spec)

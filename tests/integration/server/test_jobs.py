@@ -172,7 +172,7 @@ def test_health_and_readiness(tmp_path: Path) -> None:
         assert response.status_code == 200
         assert response.json()["status"] == "ready"
         names = [check["name"] for check in response.json()["checks"]]
-        assert names == ["database", "controller", "disk"]
+        assert names == ["database", "controller", "engine", "disk"]
         runner.store.close()
         response = runner.get("/ready")
         assert response.status_code == 503
@@ -191,6 +191,26 @@ def test_a_silent_controller_is_noticed(tmp_path: Path) -> None:
         response = runner.get("/ready")
         assert response.status_code == 503
         assert re.match(r"controller: no heartbeat for (59|60) s", response.json()["detail"])
+
+
+def test_a_silent_engine_is_named_to_operators_and_to_users_of_waiting_jobs(
+    runner: Runner, person: Person
+) -> None:
+    waiting, over = runner.job(person), runner.job(person)
+    runner.finish(over.id, ran(0))
+    runner.store.lease.heartbeat(runner.epoch)
+    since = utcnow().replace(hour=12, minute=3)
+    since -= dt.timedelta(days=since > utcnow())
+    runner.store.lease.set_engine_silent(runner.epoch, since)
+    assert runner.get("/ready").json()["detail"].startswith("engine: does not answer since ")
+    for path in (f"/jobs/{waiting.id}", "/jobs?status=queued"):
+        answer = runner.get(path, person).json()
+        [summary] = answer if isinstance(answer, list) else [answer]
+        assert re.fullmatch(r"the container engine does not answer since .*12:03 UTC", summary["detail"])
+    assert "detail" not in runner.get(f"/jobs/{over.id}", person).json()
+    runner.store.lease.set_engine_silent(runner.epoch, None)
+    assert runner.get("/ready").status_code == 200
+    assert "detail" not in runner.get(f"/jobs/{waiting.id}", person).json()
 
 
 def test_every_route_is_described_and_every_description_is_a_route(runner: Runner) -> None:

@@ -60,11 +60,12 @@ class DockerAPI:
     def client(self) -> Client:
         """Return the shared client; usable from any thread."""
         with self._lock:
-            if self._client is None:
-                self._client = self.open()
-            else:
-                self._knock()
-            return self._client
+            client = self._client
+            if client is None:
+                client = self._client = self.open()
+                return client
+        self._knock()  # without the lock: an engine that hangs accepts no more connections at some point
+        return client
 
     def _knock(self) -> None:
         """Fail early if the engine does not accept connections: the SDK would leave its socket open."""

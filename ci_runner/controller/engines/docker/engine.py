@@ -86,14 +86,16 @@ class DockerEngine:
         uid: int | None = None,
         gid: int | None = None,
         timeout: float = 60.0,
+        look_timeout: float = 5.0,
         services: Sequence[Service] = (),
         allowed_networks: Sequence[str] = (),
     ) -> None:
         """Set up the engine without connecting.
 
         `scratch`: a folder for the probe, on the data directory's file system. `uid`/`gid`: the jobs' user; default:
-        the runner's own, or 65532 if that is root. `timeout`: seconds per call. `services`: hosts and ports that
-        containers may reach in closed networks; `allowed_networks`: closed IPv4 networks that the operator opened.
+        the runner's own, or 65532 if that is root. `timeout`: seconds per call. `look_timeout`: seconds per call that
+        only looks at containers: all decisions wait for these. `services`: hosts and ports that containers may reach in
+        closed networks; `allowed_networks`: closed IPv4 networks that the operator opened.
         """
         uid = uid if uid is not None else os.getuid() or UNPRIVILEGED
         gid = gid if gid is not None else (os.getgid() if os.getuid() else UNPRIVILEGED)
@@ -101,6 +103,7 @@ class DockerEngine:
         self.profile = container_profile.Profile(install, uid, gid)
         self.scratch = scratch
         self.api = DockerAPI(base_url, timeout)
+        self.look = DockerAPI(base_url, min(timeout, look_timeout))
         self.images = DockerImages(self.api, self._find_pythons)
         self.events = DockerEvents(self.api, install, self.inspect)
         self.network = DockerNetwork(self.api, install, services, allowed_networks)
@@ -372,7 +375,7 @@ class DockerEngine:
     def list(self) -> list[Observed]:
         """See `Engine.list`. One call, and one more per container with a changed state."""
         with translated("list containers"):
-            summaries = self.api.client.containers(all=True, filters=self._ours())
+            summaries = self.look.client.containers(all=True, filters=self._ours())
         result = []
         for summary in summaries:
             labels = summary.get("Labels") or {}
@@ -427,7 +430,7 @@ class DockerEngine:
         Engines announce that beside the container's end, sometimes after it, and then do not add it to the state.
         """
         with translated("look for the event of full memory"):
-            found = self.api.client.events(
+            found = self.look.client.events(
                 decode=True,
                 filters={"container": seen.id, "event": "oom"},
                 since=0 if seen.started_at is None else seen.started_at.timestamp(),
@@ -438,7 +441,7 @@ class DockerEngine:
     def _inspect_raw(self, container: str) -> docker_json.Container | None:
         try:
             with translated("inspect the container"):
-                return self.api.client.inspect_container(container)
+                return self.look.client.inspect_container(container)
         except PermanentError as error:
             if status_of(error) == 404:
                 return None
@@ -463,7 +466,7 @@ class DockerEngine:
     def sweep(self, keep: frozenset[str]) -> int:
         """See `Engine.sweep`: removes volumes without a container, and throw-away containers of earlier processes."""
         with translated("list volumes"):
-            answer = self.api.client.volumes(filters={**self._ours(), "dangling": True})
+            answer = self.look.client.volumes(filters={**self._ours(), "dangling": True})
         stale = [
             volume["Name"]
             for volume in answer.get("Volumes") or ()
@@ -500,6 +503,7 @@ class DockerEngine:
         self.events.close()
         self.network.release()
         self.api.close()
+        self.look.close()
 
     # -- internals
     def _ours(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Final
 from ci_runner.controller.engine import LABEL_INSTALL
 from ci_runner.controller.engines.docker.api import DockerAPI, translated
 from ci_runner.controller.engines.docker.docker_json import EventStream
-from ci_runner.errors import RunnerError
+from ci_runner.errors import EngineUnavailable, RunnerError
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ class DockerEvents:
             try:
                 self._listen()
                 pause = _FIRST_PAUSE
+            except EngineUnavailable as error:  # the controller reports it once, for it lists containers
+                log.debug("engine events: %s; trying again", error)
             except RunnerError as error:
                 if not self._stop.is_set():
                     log.warning("engine events: %s; trying again", error)

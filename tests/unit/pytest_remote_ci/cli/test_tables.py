@@ -36,6 +36,10 @@ NOW = datetime(2026, 1, 2, 4, 0, 0, tzinfo=timezone.utc)
         ({"status": "cancelled", "success": None, "counts": {}}, "cancelled"),
         ({"status": "queued", "queue_position": 3, "counts": {}}, "queued, position 3"),
         (
+            {"status": "queued", "queue_position": 1, "counts": {}, "detail": "the engine is down"},
+            "queued, position 1: the engine is down",
+        ),
+        (
             {"status": "running", "phase": "testing", "counts": {"passed": 2, "failed": 1}},
             "testing, 1 failed, 2 passed",
         ),

@@ -27,6 +27,7 @@ BEFORE: Json = json.loads((Path(__file__).parents[4] / "fixtures" / "openapi.jso
 DIFFERENCES: dict[str, str] = {
     r"^GET /metrics \+operation$": "metrics are new",
     r"^(GET|DELETE) /jobs\b.*\.project \+property$": "the name of the project is new",
+    r"^(GET|DELETE) /jobs\b.*\.detail \+property$": "why a waiting job does not start is new",
     r" maximum: None → 1000000000000000$": "larger numbers were always refused",
     r"path run_number minimum: None → 1$": "runs are counted from 1, and 0 was always refused",
     r"^POST /pipelines/check body \.files\[\]": "a pair's parts are described one by one",
