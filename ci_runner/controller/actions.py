@@ -139,19 +139,6 @@ class RemoveContainer(Action):
 
 
 @dataclass(frozen=True)
-class Announce(Action):
-    """Send waiting jobs their places in the queue."""
-
-    #: Job id and place, 1 for the next to start.
-    places: tuple[tuple[str, int], ...]
-
-    @property
-    def subject(self) -> str:
-        """Return the queue."""
-        return "queue"
-
-
-@dataclass(frozen=True)
 class AdvanceRun(Action):
     """Advance a run: start, drop and end its jobs, or end the run. One transaction."""
 

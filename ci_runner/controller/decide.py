@@ -8,14 +8,13 @@ during a preparation); the next snapshot shows the result.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from ci_runner.controller import decide_runs, verdicts
 from ci_runner.controller.actions import (
     Action,
-    Announce,
     Claim,
     Clean,
     Finish,
@@ -99,20 +98,17 @@ def _all(world: Snapshot, timer: _Timer) -> Iterator[Action]:
     yield from decide_runs.decide(world)
     for moment in decide_runs.deadlines(world):
         timer.has_come(moment)
-    waiting = _waiting(world)
     if world.observed is None:
         yield from _without_engine(world, timer)
-        yield from _announcements(world, timer, waiting, frozenset())
         return
     sight = _ContainersByJob(world)
     own = [action for job in world.jobs for action in _isolated(world, timer, job, sight)]
-    claims = list(_claims(world, waiting))
+    claims = list(_claims(world, _waiting(world)))
     yield from own
     yield from _launches(world, sight, {action.subject for action in own})
     yield from claims
     yield from _cleaning(world, timer, sight)
     yield from _orphans(world)
-    yield from _announcements(world, timer, waiting, frozenset(claim.job_id for claim in claims))
 
 
 def follows(world: Snapshot) -> dict[tuple[str, int], Follow] | None:
@@ -402,21 +398,3 @@ def _orphans(world: Snapshot) -> Iterator[Action]:
 def _removal(world: Snapshot, item: Observed) -> Iterator[Action]:
     if item.id not in world.in_flight:
         yield RemoveContainer(item.id, item.name)
-
-
-def _announcements(
-    world: Snapshot, timer: _Timer, waiting: Iterable[Job], claimed: frozenset[str]
-) -> Iterator[Action]:
-    """Yield changed places in the queue, at most so often: soon for those near the front, seldom for the rest."""
-    if "queue" in world.in_flight:
-        return
-    places = []
-    for place, job in enumerate(waiting, 1):
-        last = world.announced.get(job.id)
-        seconds = world.policy.announce[0 if place <= 10 else 1]
-        if job.id not in claimed and (
-            last is None or (last.place != place and timer.is_past(last.at, seconds))
-        ):
-            places.append((job.id, place))
-    if places:
-        yield Announce(tuple(places))

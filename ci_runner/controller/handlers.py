@@ -410,12 +410,6 @@ class ActionHandlers:
         self._hold_lease()
         self.engine.remove(action.container_id)
 
-    def _announce(self, action: actions.Announce) -> None:
-        for job_id, place in action.places:
-            event = JobEvent("state", fields={"phase": "queued", "queue_position": place})
-            if self.store.jobs.advance(job_id, self.epoch, "queued", events=[event]):
-                self.state.set_announced(job_id, place, self.now())
-
     def _advance_run(self, action: actions.AdvanceRun) -> None:
         run_step.advance(action, self.store, self.keeper.blobs, self.epoch)
 
@@ -432,7 +426,6 @@ class ActionHandlers:
             _handled(actions.Finish, _finish),
             _handled(actions.Clean, _clean),
             _handled(actions.RemoveContainer, _remove_container),
-            _handled(actions.Announce, _announce),
             _handled(actions.AdvanceRun, _advance_run),
         )
     )

@@ -301,7 +301,6 @@ class _Tick:
             over_disk=self._watchdog.over(),
             filling_disk=self._watchdog.filling(),
             signalled=state.signalled,
-            announced=state.announced,
             runs=self._runs.read(seen.now, refresh=was_read),
         )
 

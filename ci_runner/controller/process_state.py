@@ -6,13 +6,11 @@ results are copies. It is lost with the process: the next controller repeats eve
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from ci_runner.controller.environments.container_specs import Prepared
-from ci_runner.controller.snapshot import Announced
 
 
 @dataclass
@@ -22,7 +20,6 @@ class _JobState:
     prepared: Prepared | None = None
     #: TERM was sent, or the preparation was asked to end.
     signalled: bool = False
-    announced: Announced | None = None
     #: The log has the line that the job's files are being collected.
     collecting: bool = False
 
@@ -32,7 +29,6 @@ class StateSnapshot:
     """The part that a decision needs, at one moment."""
 
     signalled: frozenset[str] = frozenset()
-    announced: Mapping[str, Announced] = field(default_factory=dict)
 
 
 class ProcessState:
@@ -52,14 +48,7 @@ class ProcessState:
         with self._lock:
             for job_id in self._jobs.keys() - open_jobs:
                 del self._jobs[job_id]
-            return StateSnapshot(
-                frozenset(job_id for job_id, state in self._jobs.items() if state.signalled),
-                {
-                    job_id: state.announced
-                    for job_id, state in self._jobs.items()
-                    if state.announced is not None
-                },
-            )
+            return StateSnapshot(frozenset(job_id for job_id, state in self._jobs.items() if state.signalled))
 
     def forget(self, job_id: str) -> None:
         """Forget a job that has ended."""
@@ -76,11 +65,6 @@ class ProcessState:
         with self._lock:
             state = self._jobs.get(job_id)
             return state is not None and state.signalled
-
-    def set_announced(self, job_id: str, place: int, at: dt.datetime) -> None:
-        """Record that the waiting job was sent its place in the queue."""
-        with self._lock:
-            self._of(job_id).announced = Announced(place, at)
 
     def set_collecting(self, job_id: str) -> None:
         """Record that the job's log has the line about collecting its files."""

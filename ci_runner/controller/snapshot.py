@@ -48,8 +48,6 @@ class Policy:
     #: Jobs that may wait for a free build in addition to those that are building; with more, no job is taken up of a
     #: user who has one being prepared.
     build_queue: int = 4
-    #: Seconds between two announcements of a job's place: for the first ten in the queue, and for the others.
-    announce: tuple[float, float] = (1.0, 15.0)
 
     @property
     def most_building(self) -> int:
@@ -87,14 +85,6 @@ class SpoolResult:
     exit: ExitFrame | None = None
     #: The test that was running at the end; None if there was none, or it is unknown.
     running: str | None = None
-
-
-@dataclass(frozen=True)
-class Announced:
-    """The last place that was sent to a waiting job."""
-
-    place: int
-    at: dt.datetime
 
 
 @dataclass(frozen=True)
@@ -147,7 +137,6 @@ class Snapshot:
     signalled: frozenset[str] = frozenset()
     #: Names of the build containers in use.
     builds: frozenset[str] = frozenset()
-    announced: Mapping[str, Announced] = field(default_factory=dict)
     #: Runs that have not ended, without those unchanged since their last decision.
     runs: tuple[OpenRun, ...] = ()
 
@@ -161,7 +150,7 @@ class Snapshot:
         return all(getattr(self, name) == getattr(other, name) for name in _TIMELESS)
 
 
-_MAPPINGS: Final = ("served", "in_flight", "endings", "announced")
+_MAPPINGS: Final = ("served", "in_flight", "endings")
 _TIMELESS: Final = tuple(item.name for item in fields(Snapshot) if item.name != "now")
 
 

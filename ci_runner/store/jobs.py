@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import builtins
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -69,6 +72,11 @@ _READ: Final = reader(JOB_COLUMNS, StoredJob)
 _PAGE: Final = 1000
 #: Ids per statement; SQLite before 3.32 takes at most 999 parameters.
 _IDS: Final = 300
+#: Seconds of computing all places of the queue that nobody notices.
+_CHEAP: Final = 0.01
+#: How many times that time the places are used, also if jobs are asked for that are not among them.
+_AGE_OF_PLACES: Final = 20
+_AGE_WITH_MISSING: Final = 4
 
 
 class _Served(NamedTuple):
@@ -91,6 +99,7 @@ class Jobs:
         over = jobs.where(JobRow.end_time.is_null(False), JobRow.cleaned_at.is_null())
         self._uncleaned = database.compiled(over.order_by(JobRow.end_time))
         users = UserRow.select(UserRow.id, UserRow.served_at)
+        self._queue = _QueueCache()
         self._served = database.compiled(users.where(UserRow.served_at.is_null(False)))
 
     # -- requested state
@@ -179,8 +188,6 @@ class Jobs:
             select = select.where(JobRow.status == status)
         if since is not None:
             select = select.where(JobRow.submitted_at >= since)
-        if query:
-            select = select.where(JobRow.id.startswith(query) | JobRow.name.contains(query))
         if before is not None:
             last = self._require(before)
             if user_id is not None and last.user_id != user_id:
@@ -190,7 +197,22 @@ class Jobs:
                 | ((JobRow.submitted_at == last.submitted_at) & (JobRow.id < before))
             )
         select = select.order_by(JobRow.submitted_at.desc(), JobRow.id.desc())
-        return self._with_positions(self._database.rows(select.limit(max(0, min(limit, _PAGE))), StoredJob))
+        limit = max(0, min(limit, _PAGE))
+        if query:
+            # Rows are large: the index has what is compared.
+            found = JobRow.id.startswith(query) | JobRow.name.contains(query)
+            ids = select.select(JobRow.id).where(found).limit(limit)
+            chosen = [row["id"] for row in self._database.rows(ids, Id)]
+            return self._with_positions(self._by_id(chosen))
+        return self._with_positions(self._database.rows(select.limit(limit), StoredJob))
+
+    def _by_id(self, job_ids: Sequence[str]) -> builtins.list[StoredJob]:
+        """Return the rows of jobs in the order of their ids."""
+        found: dict[str, StoredJob] = {}
+        for start in range(0, len(job_ids), _IDS):
+            query = JobRow.select(*JOB_COLUMNS).where(JobRow.id.in_(job_ids[start : start + _IDS]))
+            found.update({row["id"]: row for row in self._database.rows(query, StoredJob)})
+        return [found[job_id] for job_id in job_ids if job_id in found]
 
     def secrets(self, job_id: str) -> dict[str, str]:
         """Return the values of the job's own secrets; empty once it is over. Raises `SecretsUnreadable`."""
@@ -238,9 +260,9 @@ class Jobs:
         return {job.id: place for place, job in enumerate(order, 1)}
 
     def _with_positions(self, rows: Sequence[StoredJob]) -> builtins.list[Job]:
-        waiting = any(row["end_time"] is None and row["phase"] == "queued" for row in rows)
-        places = self.queue() if waiting else {}
-        return [Job(**row, queue_position=places.get(row["id"])) for row in rows]
+        waiting = [row["id"] for row in rows if _waits(row)]
+        places = self._queue.places(waiting, self.queue) if waiting else {}
+        return [Job(**row, queue_position=places.get(row["id"]) if _waits(row) else None) for row in rows]
 
     # -- actual state, written by the controller
 
@@ -409,6 +431,35 @@ class Jobs:
         )
         if known is None:
             raise NotFound("User not found", user_id)
+
+
+def _waits(row: StoredJob) -> bool:
+    return row["end_time"] is None and row["phase"] == "queued" and row["cancel_requested_at"] is None
+
+
+class _QueueCache:
+    """The places of a long queue, for a while: computing them for each request would take all of a processor.
+
+    They may be as old as 20 times the time that it took to compute them, so that it takes at most a twentieth of a
+    processor; a short queue is always computed. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._places: Mapping[str, int] = {}
+        self._at = self._cost = -math.inf
+
+    def places(self, wanted: Collection[str], compute: Callable[[], dict[str, int]]) -> Mapping[str, int]:
+        """Return job id → place, with the `wanted` jobs, or without those that are too new."""
+        with self._lock:
+            age = time.monotonic() - self._at
+            times = _AGE_OF_PLACES if all(job_id in self._places for job_id in wanted) else _AGE_WITH_MISSING
+            if self._cost < _CHEAP or age > times * self._cost:
+                began = time.monotonic()
+                self._places = compute()
+                self._at = time.monotonic()
+                self._cost = self._at - began
+            return self._places
 
 
 def insert_inside(

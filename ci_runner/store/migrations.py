@@ -173,6 +173,15 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         ),
     ),
     Migration("state of the engine", ("ALTER TABLE lease ADD COLUMN engine_silent_since BIGINT",)),
+    Migration(
+        "indexes of lists",
+        (
+            # With the name, which searches read.
+            "DROP INDEX jobs_newest_of_user",
+            "CREATE INDEX jobs_newest_of_user ON jobs (user_id, submitted_at, id, name)",
+            "CREATE INDEX jobs_by_status_of_user ON jobs (user_id, status, submitted_at, id, name)",
+        ),
+    ),
 )
 
 

@@ -25,6 +25,7 @@ SMALLEST: dict[str, tuple[list[str], str]] = {
         ["--engine", "process", "--suites", "plain", "--runs", "1", "--cold-runs", "1", "--interrupts", "1"],
         "sleeping",
     ),
+    "queue_length": (["--jobs", "20", "--runs", "2"], "summary"),
     "replay": (["--tests", "20", "--runs", "1", "--sleepers", "5"], "heard"),
     "results": (["--tests", "20", "--runs", "1"], "without counting"),
     "runs": (["4", "--seconds", "0.5", "--turns", "1"], "run / plain"),

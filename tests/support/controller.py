@@ -13,7 +13,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from support.waiting import wait_until
 USER = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
 #: Several jobs at once, one build at a time, short times.
-POLICY = Policy(concurrency=4, builds=1, test_timeout=60, grace=0.3, announce=(0.1, 0.1))
+POLICY = Policy(concurrency=4, builds=1, test_timeout=60, grace=0.3)
 TOOLS = Path(__file__).parents[2] / "pytest_remote_ci" / "job"
 
 
@@ -269,7 +269,6 @@ def runner(data_dir: Path, engine: Engine, policy: Policy | None = None, **setti
         if store.users.get(user) is None:
             store.users.create(User(user, f"user {number}", f"user{number}@example.org", utcnow()))
     chosen = policy or Policy()
-    chosen = replace(chosen, announce=(0.1, 0.1))
     reconcile = ReconcileSettings(**{"interval": 0.5, **settings})
     try:
         yield Runner(data_dir, engine, SimplePreparer(data_dir), store, reconcile, chosen)

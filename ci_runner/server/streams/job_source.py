@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Final
 
 from ci_runner.model.job import Job, format_time, utcnow
 from ci_runner.server.parameters import View
+from ci_runner.server.streams.place import Place
 from ci_runner.server.streams.source import Source, belongs, frame, framed
 from ci_runner.store import Sendable, Store
 
@@ -22,6 +24,17 @@ class JobSource(Source):
         """See `Source`."""
         super().__init__(job_id, cursor, view, first)
         self._store = store
+        self._place = Place(store, job_id) if view != "log" else None
+
+    def _at_the_end(self) -> list[bytes]:
+        frames = super()._at_the_end()
+        if frames or self._place is None:
+            return frames
+        frames = self._place.changes()
+        self.look_again = self._place.look_again
+        if math.isinf(self.look_again):
+            self._place = None
+        return frames
 
     def _read(self, frames: list[bytes], budget: int) -> bool:
         events = self._store.events.sendable(self.subject, self._cursor, max_bytes=budget)

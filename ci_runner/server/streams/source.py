@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ class Source(ABC):
         self.subject = subject
         #: There will be no more frames.
         self.done = False
+        #: Seconds after which `pull` may have frames though there is no new event.
+        self.look_again = math.inf
         self._cursor = cursor
         self._view: View = view
         self._first = list(first)

@@ -106,7 +106,7 @@ class StreamBody:
             left = silent_until - time.monotonic()
             if left <= 0:
                 return _HEARTBEAT
-            self._streams.wait(self._listener, left)
+            self._streams.wait(self._listener, min(left, self._source.look_again))
         raise StopIteration
 
     def close(self) -> None:

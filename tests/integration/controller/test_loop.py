@@ -331,22 +331,15 @@ def test_users_take_turns(tmp_path: Path, engine: MemoryEngine) -> None:
         assert found.preparer.prepared.index(theirs) <= 1
 
 
-def test_waiting_jobs_learn_their_place(tmp_path: Path, engine: MemoryEngine) -> None:
+def test_waiting_jobs_write_no_events(tmp_path: Path, engine: MemoryEngine) -> None:
     engine._script = lambda spec: LASTING
     with runner(tmp_path, engine, Policy(concurrency=1)) as found, found.controller():
         first = found.submit()
         found.until(first, lambda job: job.phase == "testing")
         second, third = found.submit(), found.submit()
-
-        def places(job_id: str) -> list[int]:
-            found_places = [event.fields.get("queue_position") for event in found.events(job_id)]
-            return [place for place in found_places if isinstance(place, int)]
-
-        wait_until(lambda: places(third) == [2], what="the third's place")
         engine.end(first)
-        wait_until(lambda: places(third) == [2, 1], what="the third's new place")
-        assert places(second) == [1]
         found.until(second, lambda job: job.phase == "testing")
+        assert found.events(third) == []
         engine.end(second)
         found.until(third, lambda job: job.phase == "testing")
         engine.end(third)

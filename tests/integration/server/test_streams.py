@@ -288,6 +288,23 @@ def test_the_stream_of_a_queued_job_waits_as_long_as_the_job(
     assert [(event["type"], event.get("success")) for event in rest] == [("log", None), ("complete", True)]
 
 
+def test_waiting_jobs_learn_their_place_which_is_not_stored(runner: Runner, person: Person) -> None:
+    first, second = runner.job(person), runner.job(person)
+    stream = events(runner.get(f"/jobs/{second.id}/stream?view=all", person, stream=True))
+    number, event = next(stream)
+    assert (number, event["type"], event["phase"]) == (None, "state", "queued")
+    assert event["queue_position"] == runner.get(f"/jobs/{second.id}", person).json()["queue_position"]
+    runner.finish(first.id)
+    assert next(stream)[1]["queue_position"] == event["queue_position"] - 1
+    runner.store.lease.set_engine_silent(runner.epoch, utcnow())
+    assert next(stream)[1]["detail"].startswith("the container engine does not answer since")
+    runner.store.lease.set_engine_silent(runner.epoch, None)
+    assert "detail" not in next(stream)[1]
+    assert runner.store.events.after(second.id, 0) == []
+    runner.finish(second.id)
+    assert [event["type"] for _, event in stream] == ["complete"]
+
+
 def test_news_arrive_soon(runner: Runner, person: Person) -> None:
     job = runner.job(person)
     stream = events(runner.get(f"/jobs/{job.id}/stream", person, stream=True))

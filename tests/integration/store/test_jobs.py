@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.store import LOG, NOON, add_job, add_user, at, reread
+from support.waiting import wait_until
 
 from ci_runner.errors import Conflict, NotFound
 from ci_runner.model import verdict as states
@@ -99,6 +101,29 @@ class TestQueue:
         store.jobs.request_cancel(jobs[2].id, "ann")
         assert [reread(store, job).queue_position for job in jobs] == [None, None, None, 1]
         assert store.jobs.served() == {"ann": at(20)}
+
+    def test_a_long_queue_is_not_computed_for_each_summary(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        add_user(store)
+        jobs = [add_job(store, "ann", submitted_at=at(n)) for n in range(3)]
+        compute, computed = store.jobs.queue, []
+
+        def slow() -> dict[str, int]:
+            computed.append(1)
+            deadline = time.monotonic() + 0.2
+            while time.monotonic() < deadline:
+                pass
+            return compute()
+
+        monkeypatch.setattr(store.jobs, "queue", slow)
+        assert [reread(store, job).queue_position for job in jobs * 5] == [1, 2, 3] * 5
+        assert len(computed) == 1
+        store.jobs.request_cancel(jobs[0].id, "ann")
+        assert reread(store, jobs[0]).queue_position is None
+        new = add_job(store, "ann", submitted_at=at(3))
+        wait_until(lambda: reread(store, new).queue_position == 3, 10, what="the place of a new job")
+        assert len(computed) == 2
 
 
 class TestList:

@@ -50,17 +50,25 @@ class TestSpeed:
     """Bounds are generous: they catch a scan or a lock, not a slow machine."""
 
     @pytest.mark.parametrize(
-        ("call", "index"),
+        ("call", "options", "index"),
         [
-            ("open", "jobs_open"),
-            ("uncleaned", "jobs_uncleaned"),
-            ("list", "jobs_newest"),
-            ("queue", "jobs_open"),
-            ("count_waiting", "jobs_open_of_user"),
+            ("open", {}, "jobs_open"),
+            ("uncleaned", {}, "jobs_uncleaned"),
+            ("list", {}, "jobs_newest"),
+            ("list", {"user_id": "ann", "status": "failed"}, "jobs_by_status_of_user"),
+            ("list", {"user_id": "ann", "query": "nothing"}, "COVERING INDEX jobs_newest_of_user"),
+            ("list", {"user_id": "ann", "query": "x", "status": "failed"}, "jobs_by_status_of_user"),
+            ("queue", {}, "jobs_open"),
+            ("count_waiting", {"user_id": "ann"}, "jobs_open_of_user"),
         ],
     )
     def test_finished_jobs_cost_nothing(
-        self, crowded: Store, call: str, index: str, monkeypatch: pytest.MonkeyPatch
+        self,
+        crowded: Store,
+        call: str,
+        options: dict[str, Any],
+        index: str,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         plans: list[str] = []
         execute: Any = crowded._database._database.execute_sql
@@ -70,6 +78,6 @@ class TestSpeed:
             return execute(sql, parameters)
 
         monkeypatch.setattr(crowded._database._database, "execute_sql", explain)
-        getattr(crowded.jobs, call)(*(["ann"] if call == "count_waiting" else []))
+        getattr(crowded.jobs, call)(**options)
         assert index in plans[0]
         assert "TEMP B-TREE" not in plans[0]

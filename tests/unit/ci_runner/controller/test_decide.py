@@ -13,7 +13,6 @@ from support.pipelines import plan_of, planned
 from ci_runner.controller import verdicts
 from ci_runner.controller.actions import (
     Action,
-    Announce,
     Claim,
     Clean,
     Finish,
@@ -28,7 +27,7 @@ from ci_runner.controller.actions import (
 )
 from ci_runner.controller.decide import Follow, decide, follows, serving, writing
 from ci_runner.controller.engine import Observed
-from ci_runner.controller.snapshot import Announced, OpenRun, Policy, Snapshot, SpoolResult
+from ci_runner.controller.snapshot import OpenRun, Policy, Snapshot, SpoolResult
 from ci_runner.controller.spool.reader import ExitFrame
 from ci_runner.model.job import Job
 from ci_runner.model.job_options import JobOptions
@@ -66,14 +65,12 @@ def box(job_id: str = "a", state: str = "running", **fields: Any) -> Observed:
 
 
 def world(*jobs: Job, boxes: Sequence[Observed] = (), **fields: Any) -> Snapshot:
-    announced = {item.id: Announced(1, NOW) for item in jobs}
     return Snapshot(
         **{
             "now": NOW,
             "policy": POLICY,
             "jobs": jobs,
             "observed": tuple(boxes),
-            "announced": announced,
             **fields,
         }
     )
@@ -371,16 +368,6 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
         world(job(phase="preparing"), boxes=[box(role="build")], builds=frozenset({"n-a"}), **PREPARING),
         [],
     ),
-    "a waiting job is told its place": (world(job(), observed=None, announced={}), [Announce((("a", 1),))]),
-    "a job about to be taken up is told nothing": (world(job(), announced={}), [Claim("a")]),
-    "a place that changed a moment ago is told later": (
-        world(job(), observed=None, announced={"a": Announced(2, ago(0.5))}),
-        [],
-    ),
-    "a place that changed is told": (
-        world(job(), observed=None, announced={"a": Announced(2, ago(1))}),
-        [Announce((("a", 1),))],
-    ),
     "a waiting job that is being taken up is not ended while the engine is silent": (
         world(job(**CANCEL), observed=None, in_flight={"a": frozenset({"Claim"})}),
         [],
@@ -470,10 +457,6 @@ CASES: dict[str, tuple[Snapshot, list[Action]]] = {
     "a container that runs on after a failure of the runner is removed at once": (
         world(uncleaned=(job(status="failed", end_time=ago(0.1)),), boxes=[box()]),
         [Clean("a", ("c-a",))],
-    ),
-    "places are not told while others are": (
-        world(job(), observed=None, announced={}, in_flight={"queue": frozenset({"Announce"})}),
-        [],
     ),
     "a job that cannot be decided about ends": (
         world(job(phase="testing", phase_since=NAIVE), boxes=[box()]),
@@ -572,11 +555,11 @@ def test_the_users_who_get_a_job_prepared_beside_many_builds_are_bounded() -> No
     assert claimed(world(job("a"), job("b", user_id="w"), *building)) == ["a"]
 
 
-def test_who_stays_behind_for_other_users_is_told_the_place() -> None:
+def test_a_user_with_builds_stays_behind_another_user() -> None:
     building = [job(f"x{number}", "preparing", building=True) for number in range(5)]
     queue = [job("mine", submitted_at=ago(90)), job("theirs", user_id="v", submitted_at=ago(80))]
-    moment = world(*queue, *building, announced={}, served={"v": ago(1)})
-    assert actions_in(moment)[-2:] == [Claim("theirs"), Announce((("mine", 1),))]
+    moment = world(*queue, *building, served={"v": ago(1)})
+    assert claimed(moment) == ["theirs"]
 
 
 def test_priority_goes_before_order_and_users_take_turns() -> None:
@@ -627,21 +610,6 @@ def test_a_slot_is_taken_by_whatever_may_run(other: Snapshot) -> None:
 def test_whoever_has_less_running_comes_first() -> None:
     queue = [job("mine", submitted_at=ago(90)), job("theirs", user_id="v", submitted_at=ago(10))]
     assert claimed(world(*queue, job("x", "testing"), boxes=[box("x")])) == ["theirs"]
-
-
-def test_places_far_from_the_front_are_told_seldom() -> None:
-    queue = [job(f"j{number:02}", submitted_at=ago(100 - number)) for number in range(12)]
-    near, far = POLICY.announce
-
-    def told(seconds: float) -> list[int]:
-        announced = {item.id: Announced(99, ago(seconds)) for item in queue}
-        [*found] = actions_in(world(*queue, observed=None, announced=announced))
-        return [place for action in found if isinstance(action, Announce) for _, place in action.places]
-
-    assert near < far
-    assert told(near / 2) == []
-    assert told((near + far) / 2) == list(range(1, 11))
-    assert told(far) == list(range(1, 13))
 
 
 def test_a_launch_that_failed_lately_does_not_keep_others_from_the_slot() -> None:
@@ -830,10 +798,6 @@ UNTIL: dict[str, tuple[Snapshot, float | None]] = {
         world(uncleaned=(job(status="completed", end_time=ago(0.25)),), boxes=[box()]),
         0.75,
     ),
-    "the next word about a place": (
-        world(job(), observed=None, announced={"a": Announced(2, ago(0.25))}),
-        0.75,
-    ),
     "the first of several": (
         world(
             job("b", "testing", phase_since=ago(1000)),
@@ -924,7 +888,7 @@ def test_deciding_changes_nothing(moment: Snapshot) -> None:
     assert decide(moment) == decision
 
 
-@pytest.mark.parametrize("name", ["served", "in_flight", "endings", "announced"])
+@pytest.mark.parametrize("name", ["served", "in_flight", "endings"])
 def test_a_world_can_be_changed_neither_by_its_maker_nor_by_its_reader(name: str) -> None:
     given: dict[Any, Any] = {"a": NOW}
     fields: dict[str, Any] = {name: given}

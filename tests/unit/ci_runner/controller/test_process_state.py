@@ -12,7 +12,6 @@ import pytest
 from support.controller import PREPARED
 
 from ci_runner.controller.process_state import ProcessState, StateSnapshot
-from ci_runner.controller.snapshot import Announced
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.timezone.utc)
 WRITERS = 8
@@ -34,7 +33,7 @@ def switching() -> Iterator[None]:
 
 
 def test_nothing_is_known_at_first(state: ProcessState) -> None:
-    assert state.snapshot({"a"}) == StateSnapshot(frozenset(), {})
+    assert state.snapshot({"a"}) == StateSnapshot()
     assert not state.is_signalled("a")
     assert not state.is_collecting("a")
     assert state.prepared("a") is None
@@ -52,13 +51,10 @@ def test_byte_code_is_made_for_one_job_of_a_user_at_a_time(state: ProcessState) 
 
 def test_what_is_set_is_known_until_the_job_is_over(state: ProcessState) -> None:
     state.set_signalled("a")
-    state.set_announced("a", 3, NOW)
     state.set_collecting("a")
     state.set_prepared("a", PREPARED)
-    state.set_announced("b", 4, NOW)
-    assert state.snapshot({"a", "b"}) == StateSnapshot(
-        frozenset({"a"}), {"a": Announced(3, NOW), "b": Announced(4, NOW)}
-    )
+    state.set_signalled("b")
+    assert state.snapshot({"a", "b"}) == StateSnapshot(frozenset({"a", "b"}))
     assert state.is_signalled("a")
     assert state.is_collecting("a")
     assert state.prepared("a") is PREPARED
@@ -66,33 +62,31 @@ def test_what_is_set_is_known_until_the_job_is_over(state: ProcessState) -> None
     assert state.prepared("a") is None
     assert state.is_signalled("a")
     state.forget("a")
-    assert state.snapshot({"a", "b"}) == StateSnapshot(frozenset(), {"b": Announced(4, NOW)})
+    assert state.snapshot({"a", "b"}) == StateSnapshot(frozenset({"b"}))
     assert not state.is_collecting("a")
 
 
 def test_a_snapshot_does_not_change(state: ProcessState) -> None:
-    state.set_announced("a", 1, NOW)
+    state.set_signalled("a")
     taken = state.snapshot({"a", "b"})
-    state.set_announced("b", 2, NOW)
     state.set_signalled("b")
     state.forget("a")
-    assert taken == StateSnapshot(frozenset(), {"a": Announced(1, NOW)})
+    assert taken == StateSnapshot(frozenset({"a"}))
 
 
 @pytest.mark.parametrize(
     "write",
     [
         lambda state: state.set_signalled("a"),
-        lambda state: state.set_announced("a", 1, NOW),
         lambda state: state.set_collecting("a"),
         lambda state: state.set_prepared("a", PREPARED),
     ],
-    ids=["signalled", "announced", "collecting", "prepared"],
+    ids=["signalled", "collecting", "prepared"],
 )
 def test_what_is_written_about_a_job_that_is_over_does_not_stay(
     state: ProcessState, write: Callable[[ProcessState], None]
 ) -> None:
-    """A `Stop` or an `Announce` may end after the `Finish` of its job."""
+    """A `Stop` may end after the `Finish` of its job."""
     state.forget("a")
     write(state)
     state.snapshot(set())
@@ -102,18 +96,15 @@ def test_what_is_written_about_a_job_that_is_over_does_not_stay(
     assert state.prepared("a") is None
 
 
-def test_no_write_is_lost_and_each_snapshot_is_whole(state: ProcessState, switching: None) -> None:
-    """Each writer announces its own jobs, then signals them; a reader never sees the second without the first."""
+def test_no_write_is_lost(state: ProcessState, switching: None) -> None:
     open_jobs = {f"{job_id}-{writer}" for job_id in JOBS for writer in range(WRITERS)}
     done = threading.Event()
     together = threading.Barrier(WRITERS + 1)
-    torn: list[StateSnapshot] = []
 
     def write(writer: int) -> None:
         together.wait(30)
         for job_id in JOBS:
             mine = f"{job_id}-{writer}"
-            state.set_announced(mine, writer, NOW)
             state.set_prepared(mine, PREPARED)
             state.set_signalled(mine)
             state.forget(f"{job_id}-gone")
@@ -121,9 +112,7 @@ def test_no_write_is_lost_and_each_snapshot_is_whole(state: ProcessState, switch
     def read() -> None:
         together.wait(30)
         while not done.is_set():
-            taken = state.snapshot(open_jobs)
-            if taken.signalled - taken.announced.keys():
-                torn.append(taken)
+            state.snapshot(open_jobs)
 
     with ThreadPoolExecutor(WRITERS + 1) as pool:
         reader = pool.submit(read)
@@ -133,8 +122,6 @@ def test_no_write_is_lost_and_each_snapshot_is_whole(state: ProcessState, switch
         finally:
             done.set()
         reader.result(60)
-    assert torn == []
     taken = state.snapshot(open_jobs)
     assert taken.signalled == open_jobs
-    assert taken.announced.keys() == open_jobs
     assert all(state.prepared(job_id) is PREPARED for job_id in open_jobs)

@@ -11,7 +11,7 @@ import pytest
 from support.engines import FOREVER, MemoryKit
 
 from ci_runner.controller.handlers import ActionHandlers
-from ci_runner.controller.snapshot import Announced, ContainerView, OpenRun, Snapshot, SpoolResult
+from ci_runner.controller.snapshot import ContainerView, OpenRun, Snapshot, SpoolResult
 from ci_runner.model.job import Job
 from ci_runner.pipelines.plan import Plan
 from ci_runner.pipelines.run import Run
@@ -37,7 +37,6 @@ def test_a_snapshot_is_frozen_with_all_its_mappings() -> None:
         served=served,
         in_flight={"a": frozenset({"Claim"})},
         endings={("a", 1): SpoolResult(started=True)},
-        announced={"b": Announced(1, NOW)},
         runs=(OpenRun(Run("r", "ada", Plan("p", (), ()), "0" * 64), facts),),
     )
     for item in dataclasses.fields(world):
@@ -45,7 +44,7 @@ def test_a_snapshot_is_frozen_with_all_its_mappings() -> None:
             setattr(world, item.name, None)
         assert not isinstance(getattr(world, item.name), (list, set, dict)), item.name
     found = list(mappings(world))
-    assert len(found) == 5
+    assert len(found) == 4
     for mapping in found:
         with pytest.raises(TypeError):
             mapping["x"] = None  # type: ignore[index]
