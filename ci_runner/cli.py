@@ -1,4 +1,4 @@
-"""``ci-runner serve | reconcile | admin | doctor | image``: the command line, where all parts are put together.
+"""``ci-runner serve | reconcile | admin | doctor | …``: the command line, where all parts are put together.
 
 Options become `Settings` here, once; the programs themselves are in `ci_runner.programs`. Each command imports only
 what it needs: ``admin`` loads no HTTP and no engine. Exit codes: 0 ended as requested, 1 failed (one line on stderr),
@@ -133,6 +133,15 @@ def make_parser(*, with_admin: bool = True) -> argparse.ArgumentParser:
     )
     doctor.add_argument("--json", action="store_true", help="print JSON")
     _add_image(commands, anywhere)
+    uninstall = add(
+        "uninstall",
+        _uninstall,
+        "Remove what the runner has at the engine: containers, networks, images, firewall rules.",
+        "serve",
+        "reconcile",
+    )
+    uninstall.add_argument("--dry-run", action="store_true", help="only list it")
+    uninstall.add_argument("--yes", action="store_true", help="do not ask")
     admin = commands.add_parser("admin", help="Manage users and API keys.", parents=[anywhere])
     admin.set_defaults(program=_admin)
     if with_admin:
@@ -254,6 +263,14 @@ def _doctor(args: argparse.Namespace) -> int:
     with programs.probing_engine(loaded.settings) as make_engine:
         findings = doctor.collect(loaded, make_engine, images.built)
     return doctor.show(findings, sys.stdout, as_json=args.json)
+
+
+def _uninstall(args: argparse.Namespace) -> int:
+    from ci_runner.admin.console import Console
+    from ci_runner.uninstall import uninstall
+
+    console = Console(sys.stdout, sys.stderr, sys.stdin)
+    return uninstall(_load(args).settings, console, dry_run=args.dry_run, yes=args.yes)
 
 
 def _image_build(args: argparse.Namespace) -> int:

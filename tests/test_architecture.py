@@ -21,7 +21,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("pytest_remote_ci", "ci_runner")
 
 #: Modules of ours that put the parts together; nothing else may import them.
-COMPOSITION = ("cli", "__main__", "programs", "embedded", "doctor", "base_image", "plugins.policy")
+COMPOSITION = (
+    "cli",
+    "__main__",
+    "programs",
+    "embedded",
+    "doctor",
+    "uninstall",
+    "base_image",
+    "plugins.policy",
+)
 
 #: Back-ports of the standard library, allowed wherever their original is.
 BACKPORTS = {"tomli", "typing_extensions", "exceptiongroup"}

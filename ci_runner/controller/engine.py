@@ -362,6 +362,17 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class RemovableEngine(Protocol):
+    """What an engine can do in addition that keeps something of a runner outside of its data directory."""
+
+    def belongings(self) -> dict[str, list[str]]:
+        """Return what it has of this install: a kind ("container", "network", …) → names."""
+
+    def uninstall(self) -> None:
+        """Remove all of that."""
+
+
+@runtime_checkable
 class WarmEngine(Protocol):
     """What an engine can do in addition that starts containers ahead of their jobs.
 

@@ -288,3 +288,21 @@ def test_names_are_resolved(kit: EgressKit) -> None:
         skip(f"this machine itself cannot resolve {host}")
     program = "import json,socket,sys; json.dump(len(socket.getaddrinfo(sys.argv[2], 443)) > 0, open(sys.argv[1], 'w'))"
     assert kit.run(program, host) is True
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one_unless_it_is_used(kit: EgressKit) -> None:
+    killed = network_of(kit)
+    for is_used in (True, False):
+        killed.ensure()
+        assert killed.firewall.chains()
+        if is_used:
+            container_id = kit.launch(FOREVER, "holder", network="egress")
+        following = DockerEngine(kit.install, scratch=kit.folder)
+        try:
+            following.sweep(frozenset())
+            assert (killed.inspect() is not None) == is_used
+            assert bool(killed.firewall.chains()) == is_used
+        finally:
+            following.close()
+        if is_used:
+            kit.engine.remove(container_id)

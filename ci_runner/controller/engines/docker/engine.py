@@ -7,6 +7,7 @@ needs no privilege to mount.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dataclasses
 import logging
@@ -487,8 +488,23 @@ class DockerEngine:
             self.remove(container_id)
         return len(stale)
 
+    def belongings(self) -> dict[str, builtins.list[str]]:
+        """See `RemovableEngine.belongings`."""
+        client = self.api.client
+        with translated("list what the runner has"):
+            containers = client.containers(all=True, filters=self._ours())
+            volumes = client.volumes(filters=self._ours()).get("Volumes") or ()
+            networks = client.networks(filters=self._ours())
+        return {
+            "container": [item["Names"][0].lstrip("/") for item in containers],
+            "volume": [item["Name"] for item in volumes],
+            "network": [item["Name"] for item in networks],
+            "image": sorted(self.derived_images()),
+            "firewall chain": self.network.firewall.chains(),
+        }
+
     def uninstall(self) -> None:
-        """Remove everything with this install's label: containers, derived images, volumes, the network."""
+        """Remove everything with this install's label: containers, derived images, volumes, networks, their rules."""
         with translated("list containers"):
             summaries = self.api.client.containers(all=True, filters=self._ours())
         for summary in summaries:

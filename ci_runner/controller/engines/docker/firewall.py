@@ -167,6 +167,12 @@ class Firewall:
         self.ipv6_problem = self._ensure_ipv6()
         return self._replace("iptables", self._chains(), ("INPUT", _DOCKER_USER))
 
+    def chains(self) -> list[str]:
+        """Return the names of this install's chains that exist."""
+        programs: tuple[Program, ...] = ("iptables", "ip6tables")
+        listed = [line for program in programs if shutil.which(program) for line in self._listed(program)]
+        return list(dict.fromkeys(line.removeprefix("-N ") for line in listed if line.startswith("-N ")))
+
     def remove(self) -> None:
         """Remove all rules of this install, of any version; harmless if there are none."""
         if os.geteuid() != 0:

@@ -42,6 +42,8 @@ class DockerNetwork:
         )
         self._lock = threading.Lock()
         self._checked: float | None = None
+        #: What an earlier process of this install left was looked at.
+        self._swept = False
         #: Why containers can reach the host and private networks, or None; known after `ensure`.
         self.problem: str | None = None
 
@@ -54,10 +56,27 @@ class DockerNetwork:
             self._check()
 
     def refresh(self) -> None:
-        """Set missing rules if the network exists: containers may be running when a firewall is reloaded."""
+        """Set missing rules if the network exists: containers may be running when a firewall is reloaded.
+
+        What a killed process left, and no container uses, is removed the first time.
+        """
         with self._lock:
-            if self._checked is not None or self.inspect() is not None:
+            if self._checked is not None or (self.inspect() is not None and not self._sweep()):
                 self._check()
+            elif not self._swept:
+                self.firewall.remove()
+            self._swept = True
+
+    def _sweep(self) -> bool:
+        """Remove the network of an earlier process; return whether that was possible."""
+        if self._swept:
+            return False
+        try:
+            with translated("remove the network"):
+                self._api.client.remove_network(self.name)
+        except (PermanentError, EngineUnavailable):  # a container uses it
+            return False
+        return True
 
     def _check(self) -> None:
         now = time.monotonic()
