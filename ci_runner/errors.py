@@ -91,6 +91,10 @@ class TemporaryError(RunnerError):
         self.retry_after = retry_after
 
 
+class DatabaseBusy(TemporaryError):
+    """Another process has held the database's lock for too long."""
+
+
 class EngineUnavailable(TemporaryError):
     """The engine does not respond, or not in time."""
 

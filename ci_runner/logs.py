@@ -10,10 +10,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import math
 import re
 import sys
+import threading
+import time
+from collections.abc import Callable
 from typing import Final, TextIO
 
+from ci_runner.errors import DatabaseBusy
 from ci_runner.settings.groups import LogSettings
 from pytest_remote_ci.wire.control_characters import escaped, escaped_json, escaped_lines
 
@@ -22,6 +27,8 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 #: Matches also truncated keys and keys followed by text; all but the first eight characters, the id, is secret.
 _KEY: Final = re.compile(r"ci_[0-9A-Za-z]{9,}")
 _HIDDEN: Final = "ci_…"
+#: Seconds without a trouble after which it is reported again.
+_QUIET: Final = 30.0
 #: SDKs with too many INFO lines.
 _NOISY: Final = ("docker", "urllib3", "waitress", "peewee")
 
@@ -55,6 +62,31 @@ def hide_keys(text: str) -> str:
 def _moment(record: logging.LogRecord) -> str:
     moment = dt.datetime.fromtimestamp(record.created, dt.timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+class Outages:
+    """Reports a trouble that many threads meet at the same time once, until it has been over for a while."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        #: Text → when it was last met.
+        self._met: dict[str, float] = {}
+
+    def report(self, log: logging.Logger, what: str, error: Exception) -> None:
+        """Log a failure: a busy database as one line without a traceback, anything else with one."""
+        if not isinstance(error, DatabaseBusy):
+            log.error("%s; trying again", what, exc_info=error)
+            return
+        now = self._clock()
+        with self._lock:
+            last, self._met[str(error)] = self._met.get(str(error), -math.inf), now
+        level = logging.WARNING if now - last > _QUIET else logging.DEBUG
+        log.log(level, "the database is locked by another process; trying again (%s)", what)
+
+
+#: Those of this process.
+outages: Final = Outages()
 
 
 class TextFormatter(logging.Formatter):

@@ -15,7 +15,8 @@ from typing import Final
 from ci_runner.controller import actions
 from ci_runner.controller.backoff import Backoff
 from ci_runner.controller.handlers import ActionHandlers, Interrupted
-from ci_runner.errors import LeaseLost, NotFound, PermanentError, TemporaryError
+from ci_runner.errors import DatabaseBusy, LeaseLost, NotFound, PermanentError, TemporaryError
+from ci_runner.logs import outages
 from ci_runner.model.verdict import failed
 
 _log = logging.getLogger(__name__)
@@ -150,6 +151,9 @@ class Executor:
 
     def _report_temporary(self, action: actions.Action, error: Exception) -> None:
         """Report a temporary error to the operator, and to the user of the delayed job."""
+        if isinstance(error, DatabaseBusy):
+            outages.report(_log, action.key, error)
+            return
         _log.warning("%s: %s; trying again", action.key, error)
         if isinstance(action, (actions.Prepare, actions.Launch)):
             try:
@@ -165,8 +169,8 @@ class Executor:
             self.backoff.succeeded(action.key)
         except LeaseLost as error:
             self._fatal(error)
-        except Exception:
-            _log.exception("job %s could not be ended; trying again", action.job_id)
+        except Exception as error:
+            outages.report(_log, f"job {action.job_id} could not be ended", error)
 
 
 def _touches_engine(action: actions.Action) -> bool:

@@ -38,6 +38,7 @@ from ci_runner.controller.spool.followers import Followers
 from ci_runner.controller.timing import JobTimer
 from ci_runner.controller.warm import WarmContainers
 from ci_runner.errors import EngineUnavailable, LeaseLost, RunnerError
+from ci_runner.logs import outages
 from ci_runner.model.job import Job
 from ci_runner.settings.groups import ReconcileSettings, StorageSettings
 from ci_runner.storage.blobs import BlobStore, job_owner
@@ -187,9 +188,9 @@ class Controller:
                 tick(refresh=refresh)
             except LeaseLost as error:
                 self._end(error)
-            except Exception:
+            except Exception as error:
                 self._engine_changed.set()  # the failed tick has not handled the changes
-                _log.exception("a tick failed; trying again")
+                outages.report(_log, "a tick failed", error)
             else:
                 self.ready.set()
             # Even with constant changes, spend at most a third of the time on reading them.
@@ -214,8 +215,8 @@ class Controller:
                 except LeaseLost as error:
                     self._end(error)
                     return
-                except Exception:
-                    _log.exception("no sign of life could be written; trying again")
+                except Exception as error:
+                    outages.report(_log, "no sign of life could be written", error)
         finally:
             self._store.release()
 
@@ -321,8 +322,8 @@ class _Tick:
 def _rang(bell: Doorbell) -> bool:
     try:
         return bell.rang()
-    except Exception:
-        _log.exception("the store's doorbell does not answer")
+    except Exception as error:
+        outages.report(_log, "the store's doorbell does not answer", error)
         return False
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from ci_runner import failpoints
 from ci_runner.errors import LeaseLost
+from ci_runner.logs import outages
 from ci_runner.model.job import Job
 from ci_runner.store import Store
 
@@ -80,8 +81,8 @@ class Notifier:
                 self._notify(job)
         except LeaseLost:
             raise
-        except Exception:
-            _log.exception("the pending notifications cannot be read; trying again")
+        except Exception as error:
+            outages.report(_log, "the pending notifications cannot be read", error)
 
     def _notify(self, job: Job) -> None:
         """Send one notification; a failure does not delay the others."""
@@ -93,5 +94,5 @@ class Notifier:
             self.store.jobs.mark_notified(job.id, self.epoch)
         except LeaseLost:
             raise
-        except Exception:
-            _log.exception("not all plugins were notified of the end of job %s; trying again", job.id)
+        except Exception as error:
+            outages.report(_log, f"not all plugins were notified of the end of job {job.id}", error)

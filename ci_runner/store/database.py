@@ -19,7 +19,7 @@ from typing import Final, TypeAlias, TypeVar
 
 import peewee
 
-from ci_runner.errors import RunnerError, StorageFull, TemporaryError
+from ci_runner.errors import DatabaseBusy, RunnerError, StorageFull
 from ci_runner.store import encryption
 from ci_runner.store.encryption import Encryption
 
@@ -355,7 +355,7 @@ class Database:
         if self._database.is_shut:
             return StoreError("the store is closed")
         if "is locked" in text:
-            return TemporaryError("the database is busy; try again")
+            return DatabaseBusy("the database is busy; try again")
         if "disk is full" in text:
             return StorageFull("the disk of the database is full")
         if "malformed" in text or "not a database" in text:

@@ -26,6 +26,7 @@ from ci_runner.controller.spool.masking import NOTHING_TO_MASK, Masker
 from ci_runner.controller.spool.reader import Reading, Spool
 from ci_runner.controller.timing import JobTimer
 from ci_runner.errors import Conflict, LeaseLost
+from ci_runner.logs import outages
 from ci_runner.model.job import Job, JobEvent
 from ci_runner.store import SecretsUnreadable, SpoolPosition, Store
 
@@ -163,8 +164,8 @@ class Followers:
             _log.warning("job %s: this output is stored already; reading on from where it ends", key[0])
             follower.position = None
             return True
-        except Exception:
-            _log.exception("job %s: its output could not be stored; trying again", follower.job.id)
+        except Exception as error:
+            outages.report(_log, f"job {follower.job.id}: its output could not be stored", error)
             follower.position = None
             follower.paused_until = time.monotonic() + PAUSE
             return False

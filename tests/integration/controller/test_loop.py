@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -569,3 +572,26 @@ def test_byte_code_that_takes_long_delays_no_job(small: Runner) -> None:
         wait_until(lambda: preparer.began == [USER, OTHER], what="the other user's turn")
         small.until_over(small.submit())
         wait_until(lambda: preparer.began == [USER, OTHER, USER], what="the next turn")
+
+
+def test_a_locked_database_is_one_line_and_nothing_is_lost(
+    small: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "ci_runner")
+    memory(small)._script = lambda spec: LASTING
+    with small.controller():
+        job_id = small.submit()
+        small.until(job_id, lambda job: job.phase == "testing")
+        with contextlib.closing(sqlite3.connect(small.data_dir / "runner.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            memory(small).end(job_id)  # to be written down, as is the heartbeat
+            wait_until(lambda: len(locked(caplog)) >= 3, 30, what="several threads to meet it")
+            other.execute("ROLLBACK")
+        [job] = small.until_over(job_id)
+    assert job.status == "completed"
+    assert sum(record.levelno >= logging.WARNING for record in locked(caplog)) == 1
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def locked(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if "is locked by another" in record.getMessage()]
