@@ -81,6 +81,9 @@ _TESTS_PAGE = 1000
 _SUBMIT_PATIENCE = 60.0
 #: Seconds for which a short request is retried while the runner answers 429.
 _BUSY_PATIENCE = 30.0
+#: The same while nothing listens, for a runner that has answered before, and for one that may just be restarted.
+_RESTART_PATIENCE = 10.0
+_FIRST_PATIENCE = 2.0
 #: Seconds to wait for the answer after a submission's last byte. The runner unpacks the submission in this time.
 _SUBMIT_TIMEOUT = 300.0
 
@@ -108,6 +111,9 @@ class Client:
         self._patience = patience
         self._sleep = sleep
         self._on_wait = on_wait
+        #: Whether the runner has answered a request, and the attempts since nothing listens any more.
+        self._has_answered = False
+        self._restart: Backoff | None = None
         #: Whether the runner has accepted the key before.
         self._welcome = False
 
@@ -191,6 +197,8 @@ class Client:
             except SubmissionRefused as error:
                 patience = self._wait_for_turn(error, patience)
             except Interrupted as error:
+                if self._waited_for_restart(error):
+                    continue
                 backoff.fail()
                 if (error.refused and backoff.failures == 1) or backoff.is_exhausted:
                     raise RunnerUnreachable(str(error)) from error
@@ -202,6 +210,7 @@ class Client:
             with self._transport.send(
                 "POST", path, data=body, headers=sent, read_timeout=_SUBMIT_TIMEOUT
             ) as response:
+                self._answered()
                 return _json(response)
         except Interrupted as error:
             if not body.handed_over and not error.refused:
@@ -452,16 +461,41 @@ class Client:
         patience = _BUSY_PATIENCE
         while True:
             try:
-                return self._transport.send(
+                response = self._transport.send(
                     method, path, params=params, headers=headers, data=data, read_timeout=read_timeout
                 )
+                self._answered()
+                return response
             except SubmissionRefused as error:
                 patience = self._wait_for_turn(error, patience)
             except Interrupted as error:
+                if self._waited_for_restart(error):
+                    continue
                 backoff.fail()
                 if error.refused or backoff.failures > 1:
                     raise RunnerUnreachable(str(error)) from error
                 backoff.wait(error.retry_after)
+
+    def _waited_for_restart(self, error: Interrupted) -> bool:
+        """Sleep if the runner may just be restarted; return whether to send the request again.
+
+        A wrong address costs this time once, not once for each request.
+        """
+        if not error.restarting:
+            return False
+        if self._restart is None:
+            patience = _RESTART_PATIENCE if self._has_answered else _FIRST_PATIENCE
+            self._restart = Backoff(patience, self._sleep)
+            if self._has_answered and self._on_wait is not None:
+                self._on_wait(f"{error}; trying for {patience:g} s")
+        if self._restart.is_exhausted:
+            return False
+        self._restart.fail()
+        self._restart.wait()
+        return True
+
+    def _answered(self) -> None:
+        self._has_answered, self._restart = True, None
 
     def _wait_for_turn(self, error: SubmissionRefused, patience: float) -> float:
         """Sleep as long as a 429 asks for and return the rest of `patience` (seconds).

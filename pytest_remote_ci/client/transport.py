@@ -71,9 +71,17 @@ class Interrupted(ClientError):
     """The connection broke; the same request may be sent again after `retry_after` seconds or more."""
 
     def __init__(
-        self, text: str, *, retry_after: float = 0.0, refused: bool = False, timed_out: bool = False
+        self,
+        text: str,
+        *,
+        retry_after: float = 0.0,
+        refused: bool = False,
+        restarting: bool = False,
+        timed_out: bool = False,
     ) -> None:
         super().__init__(text)
+        #: Whether the machine answered that nothing listens, as while a runner is restarted.
+        self.restarting = restarting
         #: Whether the connection stayed silent for too long.
         self.timed_out = timed_out
         self.retry_after = retry_after
@@ -159,6 +167,7 @@ class Transport:
         """Return an exception of requests as an `Interrupted` with a one-line message."""
         causes = list(_causes(error))
         refused = isinstance(error, requests.exceptions.ConnectTimeout)
+        restarting = any(isinstance(cause, ConnectionRefusedError) for cause in causes)
         why = "the connection broke"
         for cause in causes:
             if isinstance(cause, ConnectionRefusedError):
@@ -186,7 +195,8 @@ class Transport:
         ):
             refused, why = True, str(error)
         text = f"No runner answers at {self.url}: {why}"
-        return Interrupted(text, refused=refused, timed_out=is_timeout(error) and not refused)
+        timed_out = is_timeout(error) and not refused
+        return Interrupted(text, refused=refused, restarting=restarting, timed_out=timed_out)
 
     def _refusal(self, response: requests.Response) -> ClientError:
         status = f"{response.status_code} {response.reason or ''}".rstrip()

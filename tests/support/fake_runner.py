@@ -76,7 +76,7 @@ class Request:
 class FakeRunner:
     """Answers on a port of its own. Every attribute may be changed while it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.jobs: dict[str, FakeJob] = {}
         self.requests: list[Request] = []
         #: What a submission's job consists of.
@@ -106,7 +106,7 @@ class FakeRunner:
         class Handler(_Handler):
             fake = runner
 
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", port), Handler)
         self.stopping = threading.Event()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="fake-runner")
         self._thread.start()

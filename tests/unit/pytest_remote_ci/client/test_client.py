@@ -192,7 +192,31 @@ def test_a_refused_key_is_named_with_the_status(runner: FakeRunner, client: Clie
         client.jobs()
 
 
-def test_nobody_there_is_said_at_once(nobody: str, archive: Path) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["has answered", "first request"])
+@pytest.mark.parametrize("submits", [True, False], ids=["submission", "short request"])
+def test_a_restart_of_the_runner_is_waited_for(archive: Path, is_known: bool, submits: bool) -> None:
+    before = FakeRunner()
+    url, after, shown = before.url, list[FakeRunner](), list[str]()
+
+    def start_again(seconds: float) -> None:
+        if not after:
+            after.append(FakeRunner(int(url.rpartition(":")[2])))
+
+    with Client(url, KEY, on_wait=shown.append, sleep=start_again) as client:
+        if is_known:
+            assert client.jobs() == []
+        before.close()
+        client._transport.close()  # the fake's threads go on with the connections that they have
+        try:
+            found = client.submit(archive) if submits else client.jobs()
+            assert bool(found) == submits
+        finally:
+            for runner in after:
+                runner.close()
+    assert shown == ([f"No runner answers at {url}: connection refused; trying for 10 s"] if is_known else [])
+
+
+def test_nobody_there_is_said_soon_and_waited_for_once(nobody: str, archive: Path) -> None:
     with Client(nobody, KEY) as client:
         for call in (client.jobs, lambda: client.submit(archive), lambda: client.cancel("x")):
             with pytest.raises(RunnerUnreachable, match=f"No runner answers at {nobody}: connection refused"):
