@@ -133,6 +133,15 @@ def make_parser(*, with_admin: bool = True) -> argparse.ArgumentParser:
     )
     doctor.add_argument("--json", action="store_true", help="print JSON")
     _add_image(commands, anywhere)
+    status = add(
+        "status",
+        _status,
+        "Show what the runner does: queue, running jobs, engine, disk, last errors.",
+        "serve",
+        "reconcile",
+    )
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.add_argument("--watch", action="store_true", help="print it every 2 s until Ctrl-C")
     uninstall = add(
         "uninstall",
         _uninstall,
@@ -263,6 +272,24 @@ def _doctor(args: argparse.Namespace) -> int:
     with programs.probing_engine(loaded.settings) as make_engine:
         findings = doctor.collect(loaded, make_engine, images.built)
     return doctor.show(findings, sys.stdout, as_json=args.json)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from ci_runner import status
+    from ci_runner.admin.console import Console
+    from ci_runner.model.job import utcnow
+    from ci_runner.programs import open_store
+
+    settings = _load(args).settings
+    if not settings.storage.database_path.is_file():
+        raise SettingsError(
+            f"{settings.storage.database_path}: no such file; name the folder with --data-dir"
+        )
+    console = Console(sys.stdout, sys.stderr, sys.stdin)
+    with open_store(settings) as store:
+        return status.show(
+            lambda: status.collect(store, settings, utcnow()), console, as_json=args.json, watch=args.watch
+        )
 
 
 def _uninstall(args: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ COMPOSITION = (
     "programs",
     "embedded",
     "doctor",
+    "status",
     "uninstall",
     "base_image",
     "plugins.policy",
