@@ -1,4 +1,4 @@
-"""`ci-runner admin`: manage users and keys from the command line, directly in the database.
+"""`ci-runner admin`: manage users, keys and jobs from the command line, directly in the database.
 
 Every user who can write the database file is an administrator; there is no remote administration. Every command is
 one transaction, so it works while the runner runs and takes effect at once. Exit codes: 0 done, 1 refused (one line
@@ -11,7 +11,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from ci_runner.admin import keys, users
+from ci_runner.admin import jobs, keys, users
 from ci_runner.admin.console import Console
 from ci_runner.errors import RunnerError
 from ci_runner.store import Store
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def add_parsers(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add ``user`` and ``key`` with their commands to the sub-parsers of ``admin``."""
+    """Add ``user``, ``key`` and ``job`` with their commands to the sub-parsers of ``admin``."""
     users.add_parser(subparsers)
     keys.add_parser(subparsers)
+    jobs.add_parser(subparsers)
 
 
 def run(args: argparse.Namespace, store: Store, out: TextIO, err: TextIO, stdin: TextIO | None = None) -> int:

@@ -49,7 +49,7 @@ from ci_runner.store.schema import (
     to_micros,
 )
 from ci_runner.store.test_results import counts_inside
-from pytest_remote_ci.wire.protocol import PHASES, TERMINAL_STATUSES, Phase, Status
+from pytest_remote_ci.wire.protocol import PHASES, TERMINAL_STATUSES, Phase, Priority, Status
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -154,6 +154,15 @@ class Jobs:
                     JobRow.id == job_id, JobRow.end_time.is_null(), JobRow.cancel_requested_at.is_null()
                 )
             )
+            return self._require(job_id)
+
+    def set_priority(self, job_id: str, priority: Priority) -> Job:
+        """Change the priority of a waiting job; raises `Conflict` for any other, `NotFound` for an unknown one."""
+        with self._database.write():
+            job = self._require(job_id)
+            if job.is_over or job.phase != "queued":
+                raise Conflict(f"Job does not wait any more: it is {job.phase}")
+            self._database.run(JobRow.update(priority=priority).where(JobRow.id == job_id))
             return self._require(job_id)
 
     # -- reading
