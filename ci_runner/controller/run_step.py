@@ -7,6 +7,7 @@ The contents are blobs already, so this only adds a manifest; everything else wo
 from __future__ import annotations
 
 import logging
+import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -36,7 +37,10 @@ def advance(action: AdvanceRun, store: Store, blobs: BlobStore, epoch: int) -> N
     for start in action.step.starts:
         job = job_of(run, start.name, start.retry, sources, now)
         found = [item for source in job.options.artifacts_from for item in store.artifacts.list(source)]
-        jobs.append(replace(job, workspace=_with_artifacts(store, blobs, run.user_id, run.workspace, found)))
+        # Artifacts are named relative to the project, which other folders can travel beside.
+        folder = job.options.submitted.project_folder
+        placed = [replace(item, path=posixpath.join(folder, item.path)) for item in found]
+        jobs.append(replace(job, workspace=_with_artifacts(store, blobs, run.user_id, run.workspace, placed)))
     done = store.runs.advance(run.id, epoch, run.version, action.step, jobs, stop_intent=action.stop_intent)
     failpoints.hit(_AFTER)
     outcome = action.step.outcome

@@ -148,7 +148,6 @@ def run(options: argparse.Namespace) -> int:
             resources,
             is_async=options.asynchronous,
             as_json=options.json,
-            is_of_job=False,
         )
         sent = parts.run_options()
         return submit_plan(

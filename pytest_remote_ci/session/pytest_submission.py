@@ -22,7 +22,7 @@ from pytest_remote_ci.session.local_options import OptionArity, any_place, find_
 from pytest_remote_ci.session.submission import Submission
 from pytest_remote_ci.terminal.display import Display
 from pytest_remote_ci.wire.protocol import PRIORITIES, SubmitOptions, WireError
-from pytest_remote_ci.workspace import breakpoints, path_sources
+from pytest_remote_ci.workspace import breakpoints
 
 if TYPE_CHECKING:
     from pytest_remote_ci.artifacts.report_files import ReportFile
@@ -64,11 +64,6 @@ class PytestSubmission(Submission):
         )
 
     @property
-    def is_of_job(self) -> bool:
-        """Whether one job is submitted, not a run of a pipeline."""
-        return not self.option("pipeline")
-
-    @property
     def all_arguments(self) -> list[str]:
         """All arguments, wherever they were given."""
         return [*self.addopts, *self.given]
@@ -78,8 +73,7 @@ class PytestSubmission(Submission):
 
         Raise `WorkspaceError` for calls of debuggers in tests, and for dependencies that are not sent.
         """
-        if self.is_of_job:
-            path_sources.refuse_missing(workspace.root, {file.path for file in workspace.files})
+        super().check(workspace)
         self._print_limitations()
         self._print_unset_variables()
         self._refuse_debuggers(workspace)

@@ -27,7 +27,7 @@ from pytest_remote_ci.terminal.phase_times import process_began
 from pytest_remote_ci.wire import formats
 from pytest_remote_ci.wire.protocol import SubmitOptions
 from pytest_remote_ci.wire.timing import Stopwatch
-from pytest_remote_ci.workspace import scm_version, uv_workspace
+from pytest_remote_ci.workspace import path_sources, scm_version, uv_workspace
 from pytest_remote_ci.workspace.path_sources import Choice, Outside, outside
 
 if TYPE_CHECKING:
@@ -105,9 +105,6 @@ class Submission:
             return workspace, [
                 f"git = true: {self.place.root} is in no git work tree: a job gets no repository"
             ]
-        if not self.is_of_job and self._work_tree != self.place.root:
-            reason = f"because the project is not the top of its work tree {self._work_tree}"
-            return workspace, [f"git = true: the jobs of a pipeline get no repository, {reason}"]
         folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="remote-ci-git-"))
         inner = replace(
             workspace, beside=replace(workspace.beside, project_folder=self.outside.project_folder)
@@ -123,16 +120,9 @@ class Submission:
 
         return git_repository.work_tree(self.place.root)
 
-    @property
-    def is_of_job(self) -> bool:
-        """Whether one job is submitted, not a run of a pipeline."""
-        return True
-
     @cached_property
     def outside(self) -> Outside:
         """The dependencies beside the project that travel with it."""
-        if not self.is_of_job:
-            return Outside(self.place.root)
         chosen = Choice(self.settings.requirements, self.settings.groups, self.settings.extras)
         found = outside(self.place.root, chosen)
         return found if self._work_tree is None else found.around(self._work_tree)
@@ -142,7 +132,8 @@ class Submission:
         return ()
 
     def check(self, workspace: Workspace) -> None:
-        """Raise `WorkspaceError` if the workspace cannot be tested remotely."""
+        """Raise `WorkspaceError` if the workspace cannot be tested remotely: a dependency is not sent."""
+        path_sources.refuse_missing(workspace.root, {file.path for file in workspace.files})
 
     def client(self) -> Client:
         """Return a client of the runner to use."""
@@ -191,8 +182,13 @@ class Submission:
         if in_root:  # jobs of a run name their own
             options = replace(options, services=())
         env = {**interpreter.variables(), **options.env}
-        folder = "" if in_root else self.outside.project_folder
-        return replace(options, records=records, reports=reports, env=env, project_folder=folder)
+        return replace(
+            options,
+            records=records,
+            reports=reports,
+            env=env,
+            project_folder=self.outside.project_folder,
+        )
 
 
 class CommandSubmission(Submission):
@@ -208,10 +204,8 @@ class CommandSubmission(Submission):
         is_dry_run: bool = False,
         is_async: bool = False,
         as_json: bool = False,
-        is_of_job: bool = True,
     ) -> None:
         """`args` are the arguments for pytest."""
-        self._is_of_job = is_of_job
         cwd = Path.cwd()
         place = arguments.find_place(configuration.project_root(cwd, cwd), cwd)
         super().__init__(
@@ -220,11 +214,6 @@ class CommandSubmission(Submission):
         self._args = args
         #: The reports that may be fetched into the project.
         self.reports = destinations.find(args, place)
-
-    @property
-    def is_of_job(self) -> bool:
-        """Whether one job is submitted, not a run of a pipeline."""
-        return self._is_of_job
 
     def updates(self, sent: SubmitOptions) -> Updates:
         """Return which changes of the project's files are brought home, for a job with these options."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,73 @@ def test_sources_of_other_tools_travel_too(developer: Developer, runner: Runner,
     done = developer.pytest("-v", cwd=top / "apps/proj/tests")
     assert done.code == 0, done.text
     assert "test_it.py::test_it PASSED" in done.out
+
+
+PIPELINE = """
+[tool.remote-ci]
+git = true
+
+[tool.remote-ci.pipelines.ci]
+stages = ["build", "test"]
+
+[tool.remote-ci.pipelines.ci.jobs.make]
+stage = "build"
+working-dir = "sub"
+script = [
+    "python -c 'import lib, base; print(lib.value, base.value)' > made.txt",
+    "git -C .. status --porcelain",
+]
+artifacts = ["sub/made.txt"]
+
+[tool.remote-ci.pipelines.ci.jobs.tests]
+stage = "test"
+needs = ["make"]
+"""
+
+
+@pytest.mark.sampled(1)
+def test_jobs_of_a_pipeline_have_sources_beside_the_project(developer: Developer, tmp_path: Path) -> None:
+    """Working directories and artifacts stay relative to the project, and git's work tree is around it."""
+    top = tmp_path / "all"
+    package = BUILD + '[project]\nname = "{0}"\nversion = "1"\n[tool.setuptools]\npy-modules = ["{0}"]\n'
+    put(
+        top,
+        {
+            "proj/pyproject.toml": '[tool.poetry.dependencies]\nlib = {path = "../lib", develop = true}\n'
+            'base = {path = "../deep/base", develop = true}\n' + PIPELINE,
+            "proj/sub/here.txt": "x",
+            "proj/test_it.py": "import pathlib, lib\n"
+            "def test_it():\n    assert pathlib.Path('sub/made.txt').read_text() == '2 3\\n'\n",
+            "lib/pyproject.toml": package.format("lib"),
+            "lib/lib.py": "value = 2\n",
+            "deep/base/pyproject.toml": package.format("base"),
+            "deep/base/base.py": "value = 3\n",
+        },
+    )
+    git = ("git", "-C", str(top), "-c", "user.name=x", "-c", "user.email=x@example.org")
+    for command in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "first")):
+        subprocess.run([*git, *command], check=True)
+    project = top / "proj"
+    done = developer.remote_ci("pipeline", "run", "ci", cwd=project, timeout=300)
+    assert done.code == 0, done.text
+    assert "sent with the project, which depends on it: ../lib, ../deep/base (" in done.text
+    fetched = developer.remote_ci("pipeline", "artifacts", "ci", "-d", "out", cwd=project)
+    assert [path.read_text() for path in (project / "out").rglob("made.txt")] == ["2 3\n"], fetched.text
+    rerun = developer.remote_ci("pipeline", "rerun", "ci", "--job", "tests", cwd=project)
+    assert rerun.code == 0, rerun.text
+    session = developer.pytest("-v", "--remote-ci-pipeline", "ci", cwd=project)
+    assert session.code == 0, session.text
+    assert "tests/test_it.py::test_it PASSED" in session.out
+
+
+def test_a_source_of_a_pipeline_that_is_missing_is_refused(
+    developer: Developer, runner: Runner, tmp_path: Path
+) -> None:
+    if runner.engine == "docker":
+        pytest.skip("nothing is sent")
+    toml = '[tool.poetry.dependencies]\nlib = {path = "../lib"}\n' + PIPELINE
+    put(tmp_path / "proj", {"pyproject.toml": toml})
+    done = developer.remote_ci("pipeline", "run", "ci", cwd=tmp_path / "proj")
+    assert done.code == 4, done.text
+    assert "lib is taken from ../lib" in done.text
+    assert "which does not exist, so nothing was sent" in done.text

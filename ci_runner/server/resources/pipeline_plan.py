@@ -13,19 +13,25 @@ from ci_runner.storage.blobs import BlobStore
 from pytest_remote_ci.wire.protocol import Manifest
 
 _FOLDER: Final = ".pipelines/"
+_PROJECT_FILE: Final = "pyproject.toml"
 _LONGEST: Final = 256 * 1024
 
 
 def plan_in(blobs: BlobStore, manifest: Manifest, request: RunRequest) -> Plan:
     """Return the plan of the pipeline in `request`; raises `InvalidSubmission` with all problems in it."""
     files = []
+    project_folder = request.submit.project_folder
+    prefix = f"{project_folder}/" if project_folder else ""
     for entry in manifest.files:
-        in_yaml = entry.path.startswith(_FOLDER) and entry.path.endswith((".yaml", ".yml"))
-        if (in_yaml or entry.path == "pyproject.toml") and entry.size <= _LONGEST:
+        if not entry.path.startswith(prefix):
+            continue
+        path = entry.path.removeprefix(prefix)
+        in_yaml = path.startswith(_FOLDER) and path.endswith((".yaml", ".yml"))
+        if (in_yaml or path == _PROJECT_FILE) and entry.size <= _LONGEST:
             with blobs.open(entry.sha256) as file:
                 text = file.read().decode("utf-8", "replace")
             if in_yaml or "pipelines" in text:
-                files.append((entry.path, text))
+                files.append((path, text))
     checked = check(files)
     errors = [problem for problem in checked.problems if problem.severity == "error"]
     try:

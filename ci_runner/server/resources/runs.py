@@ -243,8 +243,8 @@ class Rerun:
             if blobs.missing(digests):
                 raise gone
             with blobs.open(old.workspace) as file:
-                rows = json.loads(file.read())
-            digests |= {entry.sha256 for entry in Manifest.from_dict({"files": rows}).files}
+                sent = Manifest.from_canonical(file.read())
+            digests |= {entry.sha256 for entry in sent.files}
             if blobs.missing(digests) or digests - granted.granted(user_id, digests):
                 raise gone
             granted.grant(user_id, digests)

@@ -16,6 +16,7 @@ from ci_runner.model.job import utcnow
 from ci_runner.model.verdict import Verdict, ran
 from ci_runner.pipelines.run import Run, job_of
 from ci_runner.pipelines.scheduler import Drop, Start, Step
+from pytest_remote_ci.wire.protocol import Manifest
 
 PLAN = plan_of(
     planned("a", "true", stage="one"), planned("b", "true", stage="two", needs=("a",)), pipeline="my ci"
@@ -33,12 +34,15 @@ def ann(runner: Runner) -> Person:
     return runner.person("Ann")
 
 
-def submit(runner: Runner, person: Person, **options: Any) -> dict[str, Any]:
+def submit(
+    runner: Runner, person: Person, manifest: Manifest | None = None, **options: Any
+) -> dict[str, Any]:
     options = {"plan": PLAN.to_dict(), **options}
-    files: dict[str, Any] = {
-        "file": ("project.zip", PROJECT, "application/zip"),
-        "options": (None, json.dumps(options), "application/json"),
-    }
+    files: dict[str, Any] = {"options": (None, json.dumps(options), "application/json")}
+    if manifest is None:
+        files["file"] = ("project.zip", PROJECT, "application/zip")
+    else:
+        files["manifest"] = (None, json.dumps(manifest.to_dict()), "application/json")
     answer = runner.request("POST", "/runs", person, files=files)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
@@ -209,3 +213,11 @@ def test_a_user_with_many_waiting_jobs_submits_no_run(tmp_path: Path) -> None:
         files = {"options": (None, json.dumps({"plan": PLAN.to_dict()})), "file": ("p.zip", PROJECT)}
         answer = small.request("POST", "/runs", person, files=files)
         assert answer.status_code == 429
+
+
+def test_a_run_of_files_with_links_and_empty_folders_is_repeated(runner: Runner, ann: Person) -> None:
+    run_id = submit(runner, ann, Manifest((), links={"link": "folder"}, folders=("folder",)))["run_id"]
+    play(runner, run_id)
+    answer = runner.request("POST", f"/runs/{run_id}/rerun", ann, data="{}")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["rerun_of"] == run_id

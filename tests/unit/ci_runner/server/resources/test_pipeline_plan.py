@@ -11,7 +11,7 @@ from ci_runner.errors import InvalidSubmission
 from ci_runner.pipelines.request import RunRequest
 from ci_runner.server.resources.pipeline_plan import plan_in
 from ci_runner.storage.blobs import BlobStore
-from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry
+from pytest_remote_ci.wire.protocol import Manifest, ManifestEntry, SubmitOptions
 
 GOOD = "{stages: [s], jobs: [{name: a, stage: s}]}"
 TOML = '[tool.remote-ci.pipelines.two]\nstages = ["s"]\njobs.b.stage = "s"\n'
@@ -44,6 +44,11 @@ def test_a_mistake_in_another_pipeline_s_file_stops_nobody(blobs: BlobStore) -> 
         "pyproject.toml": "pipelines = [",
     }
     assert jobs(blobs, files, pipeline="one") == ["a"]
+
+
+def test_the_project_s_own_files_count_where_others_travel_beside_it(blobs: BlobStore) -> None:
+    files = {"proj/.pipelines/one.yaml": GOOD, "lib/.pipelines/two.yaml": GOOD, "pyproject.toml": TOML}
+    assert jobs(blobs, files, submit=SubmitOptions(project_folder="proj")) == ["a"]
 
 
 @pytest.mark.parametrize(
