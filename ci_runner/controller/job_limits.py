@@ -12,13 +12,16 @@ from ci_runner.controller.engine import Limits
 from ci_runner.errors import PermanentError
 from ci_runner.settings.groups import ReconcileSettings
 from pytest_remote_ci.wire import formats, limits
+from pytest_remote_ci.wire.checks import ServiceOptions
 from pytest_remote_ci.wire.protocol import SubmitOptions
 
 _DEFAULT: Final = Limits()
 
 
 def limits_of(options: SubmitOptions, settings: ReconcileSettings) -> Limits:
-    """Return the limits of a job. Raises `PermanentError` if it requests more than the operator allows."""
+    """Return the limits of a job. Raises `PermanentError` if it or a service requests more than is allowed."""
+    for service in options.services:
+        service_limits(service, settings)
     most_files = settings.max_open_files
     return Limits(
         cpus=min(options.cpus or settings.cpus, settings.max_cpus),
@@ -34,6 +37,15 @@ def limits_of(options: SubmitOptions, settings: ReconcileSettings) -> Limits:
         # Programs rarely raise their soft limit themselves.
         soft_open_files=options.open_files or min(_DEFAULT.soft_open_files, most_files),
     )
+
+
+def service_limits(service: ServiceOptions, settings: ReconcileSettings) -> Limits:
+    """Return the limits of a service: what a job has by default, and what it requests itself."""
+    try:
+        shm_size = _size("shm_size", service.get("shm_size"), _DEFAULT.shm_size, settings.max_shm_size)
+    except PermanentError as error:
+        raise PermanentError(f"service {service['name']}: {error}") from error
+    return Limits(cpus=settings.cpus, memory=settings.memory, pids=settings.pids, shm_size=shm_size)
 
 
 def reductions(options: SubmitOptions, settings: ReconcileSettings) -> list[str]:

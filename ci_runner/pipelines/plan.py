@@ -105,6 +105,8 @@ class Service:
     ] = ()
     #: Replaces the image's own command; empty: the image's command.
     command: Texts = ()
+    #: Bytes of its /dev/shm; None: the runner's default.
+    shm_size: LimitSize | None = None
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def options_of(base: Mapping[str, object], planned: PlannedJob) -> dict[str, obj
 
 def service_dict(service: Service) -> ServiceOptions:
     """Return a service for JSON."""
-    return {
+    found: ServiceOptions = {
         "name": service.name,
         "image": service.image,
         "env": dict(service.env),
@@ -177,3 +177,6 @@ def service_dict(service: Service) -> ServiceOptions:
         "ports": list(service.ports),
         "command": list(service.command),
     }
+    if service.shm_size is not None:
+        found["shm_size"] = service.shm_size
+    return found

@@ -428,6 +428,7 @@ class SubmittedService(Struct, kw_only=True, forbid_unknown_fields=True):
     ) = UNSET
     ports: Annotated[list[_Port], Meta(description="that must accept connections")] | UnsetType = UNSET
     command: Annotated[list[str], Meta(description="in place of the image's own")] | UnsetType = UNSET
+    shm_size: Annotated[int | str | None, Meta(description="bytes of its /dev/shm")] | UnsetType = UNSET
 
 
 _Zip = Annotated[

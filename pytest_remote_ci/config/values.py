@@ -282,20 +282,27 @@ def _services(place: Place, value: object) -> tuple[ServiceOptions, ...]:
         raise place.error("a table of services by name, or a list of them", value)
     try:
         found = [
-            checks.as_service(f"{place.source}: {where}", _service(name, item)) for where, name, item in named
+            checks.as_service(f"{place.source}: {where}", _service(f"{place.source}: {where}", name, item))
+            for where, name, item in named
         ]
         return checks.as_services(place.name, found)
     except checks.WireError as error:
         raise ConfigError(str(error)) from error
 
 
-def _service(name: str | None, item: object) -> object:
-    """Return a service with its name, and with its variables and arguments as texts."""
+def _service(where: str, name: str | None, item: object) -> object:
+    """Return a service with its name, and with its variables and arguments as texts; keys as they are sent."""
     if isinstance(item, str):
         item = {"image": item}
     if not isinstance(item, dict):
         return item
-    made = dict(item)
+    made = {str(key).replace("-", "_"): content for key, content in item.items()}
+    for key in item:
+        if str(key).replace("-", "_") not in checks.SERVICE_KEYS:
+            valid = ", ".join(map(limits.key, checks.SERVICE_KEYS))
+            raise checks.WireError(f"{where}: unknown key {key!r}; valid keys are {valid}")
+    if "shm_size" in made:
+        made["shm_size"] = checks.as_limit_size(f"{where}.shm-size", made["shm_size"])
     if isinstance(made.get("env"), dict):
         made["env"] = {variable: _word(content) for variable, content in made["env"].items()}
     if isinstance(made.get("command"), list):

@@ -18,7 +18,7 @@ Check = Callable[[str, object], _T_co]
 #: Most services of one job.
 MAX_SERVICES: Final = 8
 #: Keys of a service.
-SERVICE_KEYS: Final = ("name", "image", "env", "health", "ports", "command")
+SERVICE_KEYS: Final = ("name", "image", "env", "health", "ports", "command", "shm_size")
 #: Most patterns of artifacts in a submission; the same limit applies to patterns of reports.
 MAX_PATTERNS: Final = 200
 
@@ -216,7 +216,14 @@ def as_columns(where: str, value: object) -> int:
     return value
 
 
-class ServiceOptions(TypedDict):
+class _ServiceLimits(TypedDict, total=False):
+    """What a service has only if it asks for it, for older runners know no such key."""
+
+    #: Bytes of its /dev/shm.
+    shm_size: int
+
+
+class ServiceOptions(_ServiceLimits):
     """A program that runs alongside the tests, reachable by its name."""
 
     name: str
@@ -230,7 +237,7 @@ class ServiceOptions(TypedDict):
 
 
 def as_services(where: str, value: object) -> tuple[ServiceOptions, ...]:
-    """Return the services of one job, each with all its keys."""
+    """Return the services of one job, each with all its keys but its own limits."""
     if not isinstance(value, (list, tuple)) or len(value) > MAX_SERVICES:
         raise WireError(f"{where}: must be a list of at most {MAX_SERVICES} services")
     found = tuple(as_service(f"{where}[{index}]", item) for index, item in enumerate(value))
@@ -252,7 +259,7 @@ def service_name(image: str) -> str:
 
 
 def as_service(where: str, value: object) -> ServiceOptions:
-    """Return one service with all its keys."""
+    """Return one service with all its keys but its own limits."""
     raw = as_mapping(where, value)
     for key in raw.keys() - {*SERVICE_KEYS}:
         raise WireError(f"{where}: unknown key {key!r}; valid keys are {', '.join(SERVICE_KEYS)}")
@@ -266,7 +273,7 @@ def as_service(where: str, value: object) -> ServiceOptions:
         type(port) is int and 0 < port < 65536 for port in ports
     ):
         raise WireError(f"{where}.ports: must be a list of numbers from 1 to 65535")
-    return {
+    service: ServiceOptions = {
         "name": name,
         "image": as_text(f"{where}.image", raw["image"]),
         "ports": list(ports),
@@ -274,6 +281,9 @@ def as_service(where: str, value: object) -> ServiceOptions:
         "health": as_text(f"{where}.health", raw["health"]) if raw.get("health") else None,
         "command": list(as_texts(f"{where}.command", raw.get("command") or ())),
     }
+    if raw.get("shm_size") is not None:
+        service["shm_size"] = as_limit_size(f"{where}.shm_size", raw["shm_size"])
+    return service
 
 
 def as_mapping(where: str, value: object) -> dict[str, object]:

@@ -211,6 +211,29 @@ def test_a_job_that_waits_for_its_services_can_be_cancelled(developer: Developer
     wait_until(lambda: not containers(job_id), 60, what="the removal of what is left of a job")
 
 
+def test_a_service_has_as_much_shared_memory_as_it_asks_for(developer: Developer, docker_engine: str) -> None:
+    """And by default as much as a job."""
+    show = "df -B1M --output=size /dev/shm | tail -1 > size; exec python3 -m http.server 812{0}"
+    services = [
+        {"name": "web", "command": ["sh", "-c", f"cd $(mktemp -d); {show.format(3)}"], "ports": [8123]},
+        {
+            "name": "second",
+            "command": ["sh", "-c", f"cd $(mktemp -d); {show.format(4)}"],
+            "ports": [8124],
+            "shm_size": "700m",
+        },
+    ]
+    test = b"""
+import urllib.request
+def test_sizes():
+    sizes = [urllib.request.urlopen(f"http://127.0.0.1:{port}/size").read().split() for port in (8123, 8124)]
+    assert sizes == [[b"512"], [b"700"]]
+"""
+    job_id = submit(developer, docker_engine, services, {"test_it.py": test})
+    job = over(developer, job_id)
+    assert (job["status"], job["exit_code"]) == ("completed", 0), log(developer, job_id)
+
+
 @pytest.mark.parametrize(
     ("service", "words"),
     [

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ci_runner.controller.engine import Engine, Limits, Observed, ServiceSpec
+from ci_runner.controller.engine import Engine, Observed, ServiceSpec
 from ci_runner.controller.environments.base_image import check_allowed
 from ci_runner.controller.environments.places import PreparationStopped
+from ci_runner.controller.job_limits import service_limits
 from ci_runner.errors import PermanentError
 from ci_runner.settings.groups import ReconcileSettings
 from pytest_remote_ci.wire.checks import ServiceOptions
@@ -89,7 +90,7 @@ class Services:
             job_id=job_id,
             env=service["env"],
             command=tuple(service["command"]),
-            limits=Limits(cpus=settings.cpus, memory=settings.memory, pids=settings.pids),
+            limits=service_limits(service, settings),
             network="none" if "none" in (options.network, settings.network) else "egress",
             hosts=tuple(each["name"] for each in options.services),
             join=first,

@@ -181,7 +181,7 @@ def _service(given: str | None, value: Value) -> Service | None:
     if isinstance(value.node, Scalar) and isinstance(value.node.value, str):
         image, fields = values.image(value), dict[str, Value]()
     else:
-        fields_or_none = _fields(value, checks.SERVICE_KEYS)
+        fields_or_none = _fields(value, tuple(map(limits.key, checks.SERVICE_KEYS)))
         if fields_or_none is None:
             return None
         fields = fields_or_none
@@ -205,6 +205,7 @@ class _Details(TypedDict, total=False):
     health: str | None
     ports: tuple[int, ...]
     command: tuple[str, ...]
+    shm_size: int | None
 
 
 def _details(fields: Mapping[str, Value]) -> _Details:
@@ -217,6 +218,8 @@ def _details(fields: Mapping[str, Value]) -> _Details:
         found["ports"] = values.list_of(fields["ports"], values.integer(1, 65535), "ports (integers)") or ()
     if "command" in fields:
         found["command"] = values.list_of(fields["command"], values.word, "strings") or ()
+    if "shm-size" in fields:
+        found["shm_size"] = values.limit_size(fields["shm-size"])
     return found
 
 

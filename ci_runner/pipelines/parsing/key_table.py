@@ -132,7 +132,7 @@ SHARED: Final[Mapping[str, Key]] = {
         job_values.artifacts,
     ),
     "services": Key(
-        "list of tables, or table by name: `{name, image, env, health, ports, command}`",
+        "list of tables, or table by name: `{name, image, env, health, ports, command, shm-size}`",
         "programs that run alongside the job, reachable by name; `health`: a command that succeeds once ready",
         {"type": ["array", "object"]},
         job_values.services,

@@ -58,6 +58,7 @@ def _host_config(spec: ServiceSpec, profile: container_profile.Profile) -> docke
         "NetworkMode": container_profile.network_mode(spec, profile),
         **container_profile.confined(limits),
         "CapAdd": _CAPABILITIES,
+        "ShmSize": limits.shm_size,
         "OomScoreAdj": 600,
         "Ulimits": [container_profile.ulimit("core", 0), container_profile.ulimit("fsize", limits.file_size)],
     }

@@ -51,6 +51,10 @@ def test_maxima_below_the_defaults_hold_for_jobs_that_name_nothing() -> None:
             {"shm_size": 9 << 30},
             "shm-size: this runner allows at most 8 GiB; lower shm-size, or ask its operator to raise max-shm-size",
         ),
+        (
+            {"services": [{"name": "db", "image": "x", "shm_size": "9g"}]},
+            "service db: shm-size: this runner allows at most 8 GiB; lower shm-size, or ask its operator to raise",
+        ),
         ({"tmp_size": (8 << 30) + 1}, "tmp-size: this runner allows at most 8 GiB;"),
         ({"home_size": 9 << 30}, "home-size: this runner allows at most 8 GiB;"),
         ({"file_size": 5 << 30}, "file-size: this runner allows at most 4 GiB;"),
@@ -59,7 +63,7 @@ def test_maxima_below_the_defaults_hold_for_jobs_that_name_nothing() -> None:
 )
 def test_a_request_above_the_maximum_is_refused(asked: dict[str, Any], words: str) -> None:
     with pytest.raises(PermanentError) as caught:
-        limits_of(SubmitOptions(**asked), ReconcileSettings())
+        limits_of(SubmitOptions.from_dict(asked), ReconcileSettings())
     assert str(caught.value).startswith(words)
     assert "\n" not in str(caught.value)
 

@@ -45,6 +45,8 @@ def load(folder: Path, text: str) -> config.Config:
             'env = { POSTGRES_PASSWORD = "test", PORT = 5432, ON = true, V = 1.10 }\n'
             'health = "pg_isready -U postgres"\nports = [5432, 5433]\ncommand = ["postgres", "-c", 1, 2.50]\n'
         ),
+        '[tool.remote-ci.services.db]\nimage = "postgres"\nshm-size = "1.5g"\n',
+        '[tool.remote-ci.services.db]\nimage = "postgres"\nshm_size = 2097152\n',
         '[tool.remote-ci.services]\ncache = "redis:7"\nqueue = { image = "rabbitmq" }\n',
         '[tool.remote-ci.services.db]\nname = "other"\nimage = "postgres"\n',
         '[tool.remote-ci]\nservices = ["docker.io/library/redis:7@sha256:0", { name = "db", image = "x/Y:1" }]\n',
@@ -78,7 +80,11 @@ def test_they_mean_the_same_as_in_a_pipeline(text: str, tmp_path: Path) -> None:
         ('[tool.remote-ci.services]\nlocalhost = "x"\n', "services.localhost.name: 'localhost' cannot be"),
         (
             '[tool.remote-ci.services.db]\nimagee = "x"\n',
-            "services.db: unknown key 'imagee'; valid keys are name, image, env, health, ports, command",
+            "services.db: unknown key 'imagee'; valid keys are name, image, env, health, ports, command, shm-size",
+        ),
+        (
+            '[tool.remote-ci.services.db]\nimage = "x"\nshm-size = "10k"\n',
+            'services.db.shm-size: must be a size of at least 1 MiB, such as "2g"',
         ),
         (
             '[tool.remote-ci.services.db]\nimage = "x"\nports = [70000]\n',

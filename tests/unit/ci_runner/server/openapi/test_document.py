@@ -45,6 +45,7 @@ DIFFERENCES: dict[str, str] = {
     r"\.options(\.submit)?\.protocol enum": "later clients say which options must not be ignored",
     r"\.options(\.submit)?\.(interpreter_options|project_folder|packages|git) \+property$": "options of later clients",
     r"\.options(\.submit)?\.cold_start \+property$": "options of later clients",
+    r"\.services\[\]\.shm_size \+property$": "services had no limits of their own",
     r"\.services\[\]\.(name (pattern|maxLength)|ports\[\] (maximum|minimum))": "others were always refused",
     r"^(GET|DELETE) /kept \+operation$": "kept folders are new",
     r"\.keep \+property$": "kept folders are new",
