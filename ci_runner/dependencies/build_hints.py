@@ -49,8 +49,8 @@ _CREDENTIALS: Final = (
     r"|Authentication failed"
 )
 _NO_CREDENTIALS: Final = (
-    "a dependency's repository asks for credentials, and builds have none: publish it to an index that the runner "
-    "reaches, or put it into the project"
+    "a dependency's repository asks for credentials: name NETRC in `secrets` of [tool.remote-ci], with a netrc "
+    "file's text as its value (`machine HOST login USER password TOKEN`); builds have no ssh keys"
 )
 #: (what is recognised, the hint), in the order of their importance; one hint is given.
 _PROGRAMS: Final = (

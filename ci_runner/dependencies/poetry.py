@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ci_runner.dependencies import ssh_repositories
 from ci_runner.dependencies.bounded_toml import table, text, texts
 from ci_runner.dependencies.requirements import normalized
 from ci_runner.errors import EnvironmentFailed
@@ -90,7 +91,7 @@ def requirement(name: str, value: object, file: str = "pyproject.toml") -> str:
     label = f"{name}[{','.join(extras)}]" if extras else name
     if "git" in value:
         revision = value.get("rev") or value.get("tag") or value.get("branch")
-        line = f"{label} @ git+{value['git']}" + (f"@{revision}" if revision else "")
+        line = f"{label} @ git+{ssh_repositories.as_url(value['git'])}" + (f"@{revision}" if revision else "")
     elif "url" in value:
         line = f"{label} @ {value['url']}"
     elif "path" in value:

@@ -157,12 +157,14 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serve(folder: Path, address: str) -> Iterator[tuple[str, Path]]:
-    """Serve a folder; gives (URL of the index, file of the authority)."""
+def serve(folder: Path, address: str, port: int = 0) -> Iterator[tuple[str, Path]]:
+    """Serve a folder; gives (URL of the index, file of the authority). Port 0: a free one."""
     authority, leaf, key = certificate(folder.parent / "tls", address)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(leaf, key)
-    server = http.server.ThreadingHTTPServer((address, 0), functools.partial(_Handler, directory=str(folder)))
+    server = http.server.ThreadingHTTPServer(
+        (address, port), functools.partial(_Handler, directory=str(folder))
+    )
     server.daemon_threads = True
     # The handshake happens in the request's own thread: a client that refuses the certificate blocks nobody.
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -30,10 +31,11 @@ from ci_runner.controller.environments.cells import CachePlace
 from ci_runner.controller.environments.credentials import Credentials
 from ci_runner.controller.environments.inputs import BuildTrace, RememberedInputs, difference, inputs_of
 from ci_runner.controller.environments.single_flight import SingleFlight
-from ci_runner.dependencies import build_hints, locks, project_layer
+from ci_runner.dependencies import build_hints, locks, project_layer, ssh_repositories
 from ci_runner.dependencies.install_plan import Plan
 from ci_runner.dependencies.locks import Lock
 from ci_runner.dependencies.project import Tree
+from ci_runner.dependencies.ssh_repositories import Repositories
 from ci_runner.errors import EnvironmentFailed
 from ci_runner.settings.groups import EnvironmentSettings
 from ci_runner.storage.safe_fs import Trash, identity, is_folder, move, opened_folder
@@ -94,6 +96,15 @@ class Request:
     credentials: Credentials = field(default_factory=Credentials)
     #: What had to be done.
     trace: BuildTrace = field(default_factory=BuildTrace)
+
+    @cached_property
+    def ssh_repositories(self) -> Repositories:
+        """What git reads over https in builds; nothing without containers, where git has the keys of this machine."""
+        if self.in_place is not None and self.credentials.netrc is None:
+            return Repositories()
+        contents = (self.tree.read(path) or b"" for path, _ in self.plan.files)
+        files = (content.decode("utf-8", "replace") for content in contents)
+        return ssh_repositories.find((*self.plan.requirements, *files))
 
     @property
     def project(self) -> str:
@@ -165,6 +176,9 @@ class Environments:
             if self._lock_path(request.scope, name).exists():
                 request.trace.done.add("expired")
             together = not request.may_share
+            if request.ssh_repositories:
+                has_netrc = request.credentials.netrc is not None
+                request.log(request.ssh_repositories.note(has_netrc=has_netrc))
             request.log("resolving dependencies" if not together else "resolving and installing dependencies")
             request.trace.done |= {"resolved", "installed"} if together else {"resolved"}
             steps: list[Step] = [self._compile_step(request)]
@@ -312,7 +326,7 @@ class Environments:
             may_build=own,
             cwd=request.project if own else "/",
             owner=self.owner(scope),
-            env=request.credentials.add_to(self._env()),
+            env={**request.credentials.add_to(self._env()), **request.ssh_repositories.git_settings()},
             netrc=request.credentials.netrc,
             binds=(*self.ca_binds(), *binds),
             lowers=(request.folder,) if own else (),

@@ -33,7 +33,8 @@ SENT = {"pyproject.toml", "src/there.c"}
         ("/bin/sh: 1: mysql_config: not found", "lacks a library"),
         ("Git executable not found. Ensure that Git is installed and available.", "no git"),
         ("error: cannot run ssh: No such file or directory", "no ssh"),
-        ("git@example.org: Permission denied (publickey).", "asks for credentials"),
+        ("git@example.org: Permission denied (publickey).", "asks for credentials: name NETRC in `secrets`"),
+        ("fatal: could not read Username for 'https://example.org'", "asks for credentials: name NETRC"),
         (
             "FileNotFoundError: [Errno 2] No such file or directory: 'src/gone.c'",
             "src/gone.c is not among the files that were sent",
