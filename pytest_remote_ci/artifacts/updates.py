@@ -60,7 +60,7 @@ UPDATES: Final = (
     # inline-snapshot
     Update(
         ("--inline-snapshot",),
-        ("**/.inline-snapshot/external", "**/__inline_snapshot__"),
+        ("**/.inline-snapshot", "**/__inline_snapshot__"),
         values=re.compile(r".*\b(create|fix|trim|update)\b.*"),
         changes_tests=True,
     ),
@@ -77,6 +77,16 @@ UPDATES: Final = (
         ("--approvaltests-use-reporter", "--approvaltests-add-reporter"),
         ("**/*.approved.*", "**/*.received.*"),
     ),
+    # pytest-approval
+    Update(("--auto-approve",), ("**/*.approved.*",)),
+    # pytest-manifest
+    Update(("--overwrite-manifest",), ("**/manifests/**/*.yaml", "**/manifests/**/*.yml")),
+    # pytest-goldie
+    Update(("--update_goldens",), ("**/goldens",)),
+    # pytest-arraydiff
+    Update(("--arraydiff-generate-path",), ("{}",)),
+    # pytest-quarantine
+    Update(("--save-quarantine",), ("{}",)),
     # pytest-golden
     Update(("--update-goldens",), ("**/*.yml", "**/*.yaml")),
     # pytest-insta

@@ -24,6 +24,7 @@ _FOLDERS: Final = frozenset(
     {
         "__pycache__",
         "node_modules",
+        ".approval_tests_temp",
         ".bzr",
         ".cache",
         ".coverage",
