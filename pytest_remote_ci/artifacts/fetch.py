@@ -182,7 +182,7 @@ class ArtifactFetcher:
         if others:
             files = "1 artifact" if len(others) == 1 else f"{len(others)} artifacts"
             size = formats.size(sum(item.size for item in others))
-            parts.append(f"{files} ({size}) in {_relative_path(self.folder.path)}")
+            parts.append(f"{files} ({size}) in {relative_path(self.folder.path)}")
         if at_home and self.reports is not None:
             parts.append(f"fetched: {_names(at_home, self.reports, self.places)}")
         if parts:
@@ -207,7 +207,8 @@ def _names(items: list[Artifact], reports: Reports, places: Mapping[str, Path]) 
     return ", ".join(names[:_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
-def _relative_path(folder: Path) -> str:
+def relative_path(folder: Path) -> str:
+    """Return a folder's path for messages: relative to the current folder if it is below that."""
     with contextlib.suppress(ValueError):
         return os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else str(folder)
     return str(folder)

@@ -323,7 +323,15 @@ class _Session:
         jobs = [job for job in run.jobs if job.job_id in job_ids]
         try:
             base = self._parts.folder(f"{run.pipeline}-{run.number}")
-            run_artifacts.fetch(remote.client, jobs, base, self._display.line, self._display.print_message)
+            run_artifacts.fetch(
+                remote.client,
+                jobs,
+                base,
+                self._display.line,
+                self._display.print_message,
+                here=self._parts.place.root,
+                roots={job_id: end.artifacts_folder or "" for job_id, end in remote.ends.items()},
+            )
         except (ClientError, OSError) as error:
             why = reason(error)
             again = f"remote-ci pipeline artifacts {run.title}"

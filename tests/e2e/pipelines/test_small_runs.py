@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -96,6 +99,28 @@ def test_a_session_runs_on_several_pythons(developer: Developer, suite: Path) ->
     assert (first.code, "stopping after 1 failures" in first.out) == (1, True), first.text
     one = run(developer, suite, "-v", f"--remote-ci-python={OLD}", "-k", "same")
     assert (one.code, verdicts(one)) == (0, {"test_it.py::test_same": "PASSED"}), one.text
+
+
+@needs_two
+def test_coverage_of_several_pythons_can_be_combined(developer: Developer, suite: Path) -> None:
+    """With the command that a line names, into a report about the files here."""
+    (suite / "requirements.txt").write_text("pytest\npytest-cov\n")
+    (suite / "both.py").write_text(
+        "import sys\n\ndef word():\n"
+        f"    if sys.version_info[:2] == {tuple(map(int, NEW.split('.')))}:\n        return 'new'\n    return 'old'\n"
+    )
+    (suite / "test_it.py").write_text("import both\n\ndef test_it():\n    assert both.word()\n")
+    done = run(developer, suite, "--cov=both")
+    assert done.code == 0, done.text
+    [command] = re.findall(r"^remote-ci: coverage of 2 jobs; combine it here with: (.*)$", done.text, re.M)
+    assert re.fullmatch(r"coverage combine --keep \.remote-ci-artifacts/suite-\d+/\*/\.coverage", command)
+    for words in (command, "coverage json"):
+        subprocess.run(
+            words.replace("coverage", f"{sys.executable} -m coverage", 1), shell=True, cwd=suite, check=True
+        )
+    report = json.loads((suite / "coverage.json").read_text())
+    assert list(report["files"]) == ["both.py"]
+    assert report["totals"]["missing_lines"] == 0
 
 
 RETRIED = """
