@@ -1,7 +1,8 @@
 """``remote-ci pytest ARGS``: `pytest --remote-ci ARGS` without pytest's checks before plugins are loaded.
 
-pytest checks `minversion` and imports the plugins of ``-p`` before it loads plugins from entry points, such as this
-one. This machine may fail these checks, and tests on a runner need neither.
+pytest checks `minversion`, imports the plugins of ``-p`` and, since 9.0, the classes that `filterwarnings` names
+before it loads plugins from entry points, such as this one. This machine may fail these checks, and tests on a runner
+need none of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pytest_remote_ci.replay.pytest_internals import skip_version_check
 
 
 class _SkipStartupChecks:
-    """Ignore `minversion` and plugins that cannot be imported. Both replace methods of pytest."""
+    """Ignore `minversion`, `filterwarnings` and plugins that cannot be imported."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_parse(self, pluginmanager: pytest.PytestPluginManager) -> None:

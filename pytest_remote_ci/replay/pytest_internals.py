@@ -57,9 +57,16 @@ def leave_own_asserts() -> None:
 
 
 def skip_version_check(config: pytest.Config) -> None:
-    """Let pytest ignore `minversion`. Without the name, pytest refuses to start if it is too old for the project."""
+    """Let pytest ignore `minversion`, and `filterwarnings`, which it applies after this check and before plugins.
+
+    Without the name, pytest refuses to start if it is too old for the project, or if classes cannot be imported.
+    """
+
+    def ignore_filters() -> None:
+        override_settings(config, {"filterwarnings": []})  # in the job they count
+
     if hasattr(config, "_checkversion"):
-        config._checkversion = lambda: None  # type: ignore[method-assign]  # a patch
+        config._checkversion = ignore_filters  # type: ignore[method-assign]  # a patch
 
 
 def override_settings(config: pytest.Config, values: Mapping[str, object]) -> None:

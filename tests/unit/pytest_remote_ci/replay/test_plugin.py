@@ -208,6 +208,9 @@ setting_of_a_missing_plugin = auto
 #: What pytest checks before it loads plugins such as ours.
 CHECKED_FIRST = """minversion = 99.0
 addopts = -p plugin_of_the_project --strict-config --strict-markers --flavour=mint
+filterwarnings =
+    error
+    ignore::missing_library.MissingWarning
 """
 
 #: How a session is started that runs elsewhere: the command, and the environment beside it.
@@ -233,7 +236,7 @@ def test_nothing_of_the_project_is_needed_here(runner: FakeRunner, project: Path
 
 
 def test_our_own_command_skips_what_pytest_checks_before_plugins(runner: FakeRunner, project: Path) -> None:
-    lines = [line for line in STRICT.splitlines(keepends=True) if not line.startswith("addopts")]
+    lines = [line for line in STRICT.splitlines(keepends=True) if not line.startswith(("addopts", "filter"))]
     (project / "pytest.ini").write_text("".join(lines) + CHECKED_FIRST)
     runner.script = whole(project)
     answer = run(runner, project, "-p", "another_one", program=("pytest_remote_ci.cli.main", "pytest"))
