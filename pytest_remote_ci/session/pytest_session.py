@@ -81,6 +81,8 @@ class _Session:
         self._interrupts = interrupts
         #: Plugins of a remote pytest that refused its arguments; None if it did not.
         self._plugins_there: list[str] | None = None
+        #: What the job's pytest printed about options or plugins that it does not know.
+        self._usage_error = ""
 
     def run(self) -> int | None:
         if self._parts.option("pipeline"):
@@ -232,11 +234,14 @@ class _Session:
         complete = current.finish()
         code = exit_code(complete)
         if code == exit_codes.USAGE_ERROR and self._plugins_there is not None:
-            from pytest_remote_ci.replay import plugin_diff
+            from pytest_remote_ci.replay import missing_plugins, plugin_diff
 
-            line = plugin_diff.remark(self._plugins_there, failed=True, is_quiet=True)
-            if line:
-                self._display.print_message(f"remote-ci: {line}")
+            for line in (
+                plugin_diff.remark(self._plugins_there, failed=True, is_quiet=True),
+                missing_plugins.hint(self._usage_error, self._plugins_there),
+            ):
+                if line:
+                    self._display.print_message(f"remote-ci: {line}")
         if complete.reason:  # a verdict with a remark: a test took pytest down
             self._display.print_message(f"remote-ci: {complete.reason}")
         current.print_timing(complete, verbosity=getattr(self._pytest.option, "verbose", 0))
@@ -377,6 +382,8 @@ class _Session:
         return RemoteJob(client, self._display, self._interrupts, self._see, client.job_id(job_id))
 
     def _see(self, event: Event) -> Event:
+        if event.type == "log" and ("unrecognized" in event.text or "importing plugin" in event.text):
+            self._usage_error = event.text
         refused = event.valid_record if event.kind == Refused.kind else None
         if isinstance(refused, Refused):
             self._plugins_there = refused.plugins

@@ -601,7 +601,7 @@ def test_wrong_usage_in_the_job_names_the_plugins_that_are_only_here(
 ) -> None:
     runner.script = [
         {"type": "session", "t": "recorder", "protocol": 2, "cwd": "/w"},
-        log("ERROR: usage: pytest\n"),
+        log("ERROR: usage: pytest\npytest: error: unrecognized arguments: --mine --cov=x --cov-branch\n"),
         {"type": "session", "t": "refused", "plugins": ["pytest-remote-ci", "pytest-other"]},
         complete(4),
     ]
@@ -612,7 +612,8 @@ def test_wrong_usage_in_the_job_names_the_plugins_that_are_only_here(
     (site / "pytest_mine.py").write_text("")
     answer = run_pytest(runner, project, "--remote-ci", "--mine", PYTHONPATH=str(site))
     assert answer.returncode == 4
-    assert answer.stdout == "ERROR: usage: pytest\n"
+    assert answer.stdout.startswith("ERROR: usage: pytest\n")
+    assert "remote-ci: the job's environment lacks pytest-cov: name it in a dependency group" in answer.stderr
     (line,) = [line for line in answer.stderr.splitlines() if "only here" in line]
     assert line.startswith("remote-ci: pytest plugins only here: ")
     assert "pytest-mine" in line
