@@ -49,6 +49,8 @@ VENV_MARK: Final = "pyvenv.cfg"
 #: The file that marks an unpacked source distribution.
 SDIST_MARK: Final = "PKG-INFO"
 _IGNORE_FILE: Final = ".gitignore"
+#: Seconds that unpacking a source distribution takes at most.
+_UNPACKING: Final = 300
 
 
 #: Ignore files: (its folder with a slash, its patterns), outermost first; a folder above the root begins with a slash.
@@ -189,7 +191,8 @@ def _add_from_disk(selection: Selection, root: Path, exclude: PatternList, prefi
             selection.folders.add(prefix + folder[:-1])
         if any(entry.name == _IGNORE_FILE and entry.is_file() for entry in entries):
             patterns = _read_ignore_file(root / folder / _IGNORE_FILE)
-            if folder and not rules.everywhere and _is_of_tool(patterns):
+            is_output = folder and not rules.everywhere and _is_of_tool(patterns)
+            if is_output and not (is_shipped and _is_as_old_as_mark(root, folder)):
                 continue
             if patterns and rules.obeys(folder) and not is_shipped:
                 ignores = (*ignores, (folder, patterns))
@@ -272,13 +275,24 @@ def decided_by_ignore_files(root: Path, path: str) -> bool:
 def _is_of_tool(patterns: PatternList) -> bool:
     """Return whether a folder with these patterns is the output of a tool: they ignore all in it, and themselves.
 
-    Coverage's reports and many caches are such folders; none can be part of a distribution.
+    Coverage's reports and many caches are such folders. Those that a build makes can be in a source distribution.
     """
     return (
         patterns.covers(_IGNORE_FILE)
         and not any(pattern.negated for pattern in patterns.patterns)
         and (patterns.covers("any name"))
     )
+
+
+def _is_as_old_as_mark(root: Path, folder: str) -> bool:
+    """Return whether the ignore file in `folder` was unpacked with the source distribution, not made later here.
+
+    Archives keep the times of files, and the mark is made last; who does not restore them unpacks within minutes.
+    """
+    with contextlib.suppress(OSError):
+        made = (root / folder / _IGNORE_FILE).stat().st_mtime
+        return made <= (root / SDIST_MARK).stat().st_mtime + _UNPACKING
+    return False
 
 
 def is_ignored_by_git(root: Path) -> bool:

@@ -113,6 +113,15 @@ class TestOutsideGit:
         assert paths(plain) == ["a.py"]
         assert paths(plain, include=["/sub/htmlcov/*.html"]) == ["a.py", "sub/htmlcov/index.html"]
 
+    def test_a_source_distribution_can_hold_such_a_folder(self, plain: Path) -> None:
+        """Babel's locale data: made by its build. What a tool made here since it was unpacked stays."""
+        make(plain, "PKG-INFO", "p/data/aa.dat", "htmlcov/index.html")
+        make(plain, "p/data/.gitignore", "htmlcov/.gitignore", text="*\n")
+        released = (plain / "PKG-INFO").stat().st_mtime - 1_000_000
+        for name in ("PKG-INFO", "p/data/.gitignore"):
+            os.utime(plain / name, (released, released))
+        assert paths(plain) == ["PKG-INFO", "p/data/.gitignore", "p/data/aa.dat"]
+
     @pytest.mark.parametrize("text", ["*\n!shipped\n", ".gitignore\n*.log\n"])
     def test_a_folder_that_does_not_ignore_all_of_itself_travels(self, plain: Path, text: str) -> None:
         make(plain, "data/shipped")
