@@ -19,7 +19,8 @@ image      docker build with the requirements in a layer of their own, then dock
 image-all  docker build that copies the project before it installs the requirements, then docker run
 buildbot   buildbot try, to a master and a worker on this machine (Buildbot comes from the package index)
 cold       pytest --remote-ci, the first run of an empty runner
-warm       pytest --remote-ci
+new        pytest --remote-ci --remote-ci-cold: the environment is there, the container is not
+warm       pytest --remote-ci, some seconds after the last run
 unchanged  pytest --remote-ci, nothing changed since the last run
 """
 
@@ -298,8 +299,8 @@ def runner(bench: Bench) -> Iterator[PrivateRunner]:
         yield found
 
 
-def _remote(bench: Bench, found: PrivateRunner) -> None:
-    bench.pytest("--remote-ci", environ=found.environ(bench.folder / "home"))
+def _remote(bench: Bench, found: PrivateRunner, *args: str) -> None:
+    bench.pytest("--remote-ci", *args, environ=found.environ(bench.folder / "home"))
 
 
 @contextmanager
@@ -319,7 +320,19 @@ def cold(bench: Bench) -> Iterator[Way]:
 def warm(bench: Bench) -> Iterator[Way]:
     """Run on a runner that has run this suite before."""
     with runner(bench) as found:
-        yield Way(partial(_remote, bench, found))
+        yield Way(partial(_remote, bench, found), _read_the_result)
+
+
+@contextmanager
+def new(bench: Bench) -> Iterator[Way]:
+    """Run on such a runner, in a container that starts with the job."""
+    with runner(bench) as found:
+        yield Way(partial(_remote, bench, found, "--remote-ci-cold"))
+
+
+def _read_the_result() -> None:
+    """Wait as long as developers at least do between two runs."""
+    time.sleep(3)
 
 
 WAYS: dict[str, Callable[[Bench], AbstractContextManager[Way]]] = {
@@ -330,6 +343,7 @@ WAYS: dict[str, Callable[[Bench], AbstractContextManager[Way]]] = {
     "image-all": image_all,
     "buildbot": buildbot_try,
     "cold": cold,
+    "new": new,
     "warm": warm,
     "unchanged": warm,
 }

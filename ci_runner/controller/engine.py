@@ -391,5 +391,8 @@ class WarmEngine(Protocol):
     def thaw(self, container_id: str) -> None:
         """Let its processes go on. Raises `PermanentError` if it is gone, or not frozen."""
 
+    def memory(self, container_id: str) -> int:
+        """Return the bytes of memory that a container takes and that the kernel cannot free."""
+
     def waiting(self) -> list[str]:
         """Return the ids of all containers of this install that were started ahead and are not taken."""

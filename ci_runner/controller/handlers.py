@@ -374,20 +374,21 @@ class ActionHandlers:
             self._hold_lease()
             self.engine.remove(container_id)
         job = self._job(action)
+        imported = self.warm.imported(job)
         self.preparer.take_kept(job)
         self.preparer.remove_work(action.job_id)
         if job.status == "completed":
-            self.warm_later(lambda: self._refill(job))
+            self.warm_later(lambda: self._refill(job, imported))
             self._compile_later(job)
         failpoints.hit(_REMOVE[1])
         self.store.jobs.cleaned(action.job_id, self.epoch)
         failpoints.hit(_REMOVED)
 
-    def _refill(self, job: Job) -> None:
+    def _refill(self, job: Job, imported: tuple[str, ...]) -> None:
         if self.closing.wait(_REFILL_AFTER):  # the client that fetches what the job left comes first
             return
         try:
-            self.warm.refill(job, self.closing.is_set)
+            self.warm.refill(job, imported, self.closing.is_set)
         except Exception as error:
             _log.warning("job %s: no container waits for the next one: %s", job.id, error)
 

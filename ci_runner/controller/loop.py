@@ -122,7 +122,12 @@ class Controller:
             self._settings.artifact_retention_days,
             Quota(self._settings.artifact_quota, self._store.artifacts.bytes_of),
         )
-        warm = WarmContainers(self._engine, self._preparer.ahead, self._settings.warm_containers)
+        warm = WarmContainers(
+            self._engine,
+            self._preparer.ahead,
+            most=self._settings.warm_containers,
+            memory=self._settings.warm_memory,
+        )
         stack.callback(warm.close)
         steps = ActionHandlers(
             self._store,

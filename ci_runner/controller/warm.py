@@ -20,6 +20,7 @@ from ci_runner.controller.environments.ahead import Ahead
 from ci_runner.controller.environments.container_specs import Prepared
 from ci_runner.errors import EngineUnavailable, RunnerError
 from ci_runner.model.job import Job
+from pytest_remote_ci.wire.formats import size
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,10 @@ _PATIENCE: Final = 20.0
 class AheadPreparer(Protocol):
     """What the pool needs; `environments.ahead.AheadContainers` implements it."""
 
-    def prepare(self, job: Job, stopping: Callable[[], bool]) -> Ahead | None:
+    def imported(self, job: Job) -> tuple[str, ...]:
+        """Return which modules a job that has ended wrote that it imported; read it before its folders go."""
+
+    def prepare(self, job: Job, imported: tuple[str, ...], stopping: Callable[[], bool]) -> Ahead | None:
         """Return a container like that of an ended job, with its folders; None if there is none."""
 
     def is_ready(self, ahead: Ahead) -> bool:
@@ -61,15 +65,21 @@ class AheadPreparer(Protocol):
 class _Waiting:
     ahead: Ahead
     container_id: str
+    #: Bytes.
+    memory: int
     since: float = field(default_factory=time.monotonic)
 
 
 class WarmContainers:
     """The pool; see the module. Thread-safe."""
 
-    def __init__(self, engine: Engine, preparer: AheadPreparer | None, most: int) -> None:
-        """`most`: containers that may wait; 0: none. Other engines have none, either."""
+    def __init__(self, engine: Engine, preparer: AheadPreparer | None, *, most: int, memory: int) -> None:
+        """`most`: containers that may wait; 0: none. Other engines have none, either.
+
+        `memory`: bytes that all of them may take together.
+        """
         self._engine = engine
+        self._memory = memory
         # What an earlier process with another setting left is cleared away even if nothing waits now.
         self._warm = engine if isinstance(engine, WarmEngine) and preparer is not None else None
         self._preparer = preparer if self._warm is not None else None
@@ -107,11 +117,17 @@ class WarmContainers:
             return None, "the waiting container failed"
         return found.container_id, "warm"
 
-    def refill(self, job: Job, stopping: Callable[[], bool]) -> None:
+    def imported(self, job: Job) -> tuple[str, ...]:
+        """Return the modules that a container for the next job like this one should import, for `refill`."""
+        if self._warm is None or self._preparer is None or not self._most:
+            return ()
+        return self._preparer.imported(job)
+
+    def refill(self, job: Job, imported: tuple[str, ...], stopping: Callable[[], bool]) -> None:
         """Start a container for the next job like this one, which has ended; may take seconds."""
         if self._warm is None or self._preparer is None or not self._most:
             return
-        ahead = self._preparer.prepare(job, stopping)
+        ahead = self._preparer.prepare(job, imported, stopping)
         if ahead is None:
             return
         container_id = None
@@ -119,9 +135,14 @@ class WarmContainers:
             container_id = self._engine.create(ahead.spec)
             self._engine.start(container_id)
             if self._await_ready(ahead, stopping):
-                self._warm.freeze(container_id)
-                self._add(_key(job), _Waiting(ahead, container_id))
-                return
+                memory = self._warm.memory(container_id)
+                if memory <= self._memory:
+                    self._warm.freeze(container_id)
+                    self._add(_key(job), _Waiting(ahead, container_id, memory))
+                    return
+                _log.info(
+                    "no container waits for the next job like %s: it would take %s", job.id, size(memory)
+                )
         except RunnerError as error:
             _log.info("no container waits for the next job like %s: %s", job.id, error)
         if container_id is not None:
@@ -140,13 +161,17 @@ class WarmContainers:
     def _add(self, key: tuple[str | None, str], new: _Waiting) -> None:
         with self._lock:
             replaced = [self._waiting.pop(key)] if key in self._waiting else []
-            while len(self._waiting) >= self._most:
+            while self._is_full(new):
                 replaced.append(
                     self._waiting.pop(min(self._waiting, key=lambda key: self._waiting[key].since))
                 )
             self._waiting[key] = new
         for item in replaced:
             self._discard(item)
+
+    def _is_full(self, new: _Waiting) -> bool:
+        memory = new.memory + sum(item.memory for item in self._waiting.values())
+        return bool(self._waiting) and (len(self._waiting) >= self._most or memory > self._memory)
 
     def tidy(self, observed: tuple[Observed, ...]) -> None:
         """Remove what waits too long; called while no job is launched. `observed`: the jobs' containers."""

@@ -247,9 +247,17 @@ class ReconcileSettings:
         shown="number of processors",
     )
     warm_containers: int = _setting(
-        0,
+        lambda: max(1, os.cpu_count() or 1),
         "CI_RUNNER_WARM_CONTAINERS",
         "containers that are started for the next job of a project and wait; 0: none",
+        minimum=0,
+        shown="number of processors",
+    )
+    warm_memory: int = _setting(
+        1 << 30,
+        "CI_RUNNER_WARM_MEMORY",
+        "memory that all of these may take together while they wait",
+        size=True,
         minimum=0,
     )
     builds: int = _setting(

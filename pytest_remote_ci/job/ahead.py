@@ -58,6 +58,7 @@ class Waiting:
         self._environment = environment
         self._pid = start(early, spool, self._more, passed_on, reading)
         os.close(reading)
+        self._send({"modules": template.get("preload", [])})
 
     def suits(self, job: Job) -> bool:
         """Return whether the process can run a job, be it by starting its program anew."""
@@ -74,10 +75,15 @@ class Waiting:
         same = same and not any(name.startswith(_READ_AT_START) for name in job["env"])
         env = self._environment(job, self._more)
         order = {"argv": job["argv"], "cwd": job["cwd"], "env": env, "reuse": quiet and same}
-        with contextlib.suppress(OSError):  # it has ended, which the caller finds out
-            os.write(self._there, json.dumps(order).encode() + b"\n")
+        self._send(order)
         os.close(self._there)
         return self._pid
+
+    def _send(self, message: Mapping[str, object]) -> None:
+        data = json.dumps(message).encode() + b"\n"
+        with contextlib.suppress(OSError):  # it has ended, which the caller finds out
+            while data:
+                data = data[os.write(self._there, data) :]
 
     def end(self) -> None:
         """Kill the process."""

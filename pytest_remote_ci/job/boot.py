@@ -323,6 +323,8 @@ def main(mode: str, args: list[str]) -> int:
         return 1
     if records is not None and code == _USAGE_ERROR:
         records.add(_load_wire().Refused(plugins=_installed_plugins()))
+    if folder:
+        load("preload").note(folder)
     if records is not None:  # any other end of the process does not end the session, whatever its code
         records.add(_load_wire().Returned(exitstatus=code))
         load("ending").shorten()
@@ -338,7 +340,9 @@ def _preload() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "wait":
-        load("zygote").wait(_preload, load("pytest_internals").restart_clocks, sys.argv[2])
+        load("zygote").wait(
+            _preload, load("preload").load, load("pytest_internals").restart_clocks, sys.argv[2]
+        )
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the worker held it back until here
         sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
         git: bool
         #: This describes an earlier job: prepare for one like it, and wait for its file (see `ahead`).
         waits: bool
+        #: Modules that the waiting process imports (see `preload`).
+        preload: list[str]
         #: Path of the workspace, and what a job changes in that of the earlier one (see `ahead.bring_up_to_date`).
         workspace: str
         changes: list[tuple[str, str | None, int]]

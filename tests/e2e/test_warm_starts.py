@@ -101,8 +101,48 @@ def test_another_image_setting_or_user_gets_a_container_of_its_own(start_warm: S
     assert submit(developer, project, "one") == "the waiting container was another job's"
 
 
-def test_nothing_waits_unless_the_operator_wants_it(start_runner: Start, tmp_path: Path) -> None:
-    runner = start_runner()
+def test_what_takes_long_to_import_was_imported_before_the_job(start_warm: Start, tmp_path: Path) -> None:
+    runner = start_warm()
+    developer = Developer(runner, tmp_path, runner.key)
+    project = tmp_path / "numbers"
+    project.mkdir()
+    (project / "requirements.txt").write_text("pytest==8.3.4\nnumpy==2.2.6\n")
+    (project / "conftest.py").write_text(
+        "import sys\nEARLY = 'numpy' in sys.modules\n"
+        "def pytest_terminal_summary(terminalreporter):\n"
+        "    terminalreporter.write_line(f'EARLY {EARLY}')\n"
+    )
+    test = "import os\nimport numpy\n\n\ndef test_it():\n    assert numpy.arange(4).sum() == 6\n"
+    (project / "test_it.py").write_text(test)
+
+    def run() -> tuple[str, str]:
+        done = developer.pytest("-v", cwd=project)
+        assert done.code == 0, done.text
+        return done.text.partition("EARLY ")[2].split()[0], done.text.partition("container ")[2]
+
+    assert run()[0] == "False"
+    await_waiting(runner)
+    (project / "test_it.py").write_text(test + "    assert 'OMP_NUM_THREADS' in os.environ\n")
+    early, container = run()
+    assert (early, "(warm)" in container) == ("True", True)
+    await_waiting(runner)
+    (project / "numpy").mkdir()  # a folder that the import would find first
+    (project / "numpy" / "__init__.py").write_text(
+        "class arange:\n    def __init__(self, n): pass\n    def sum(self): return 6\n"
+    )
+    assert run()[0] == "False"
+
+
+def test_nothing_waits_if_it_takes_too_much_memory(start_warm: Start, tmp_path: Path) -> None:
+    runner = start_warm(CI_RUNNER_WARM_MEMORY="1M")
+    developer = Developer(runner, tmp_path, runner.key)
+    submit(developer, make_project(tmp_path / "project"), "one")
+    wait_until(lambda: "it would take" in runner.log("reconcile"), 60, what="the line of the log")
+    assert waiting(runner) == []
+
+
+def test_nothing_waits_if_the_operator_does_not_want_it(start_runner: Start, tmp_path: Path) -> None:
+    runner = start_runner(env={"CI_RUNNER_WARM_CONTAINERS": "0"})
     assert submit(Developer(runner, tmp_path, runner.key), make_project(tmp_path / "project"), "one") == ""
     assert waiting(runner) == []
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.runner import Runner, docker
+from support.runner import Runner, docker, is_ahead
 from support.waiting import wait_until
 
 from pytest_remote_ci.client.client import Client, create_project_zip
@@ -238,7 +238,7 @@ class Crashing:
         assert {job_id: self.job(job_id) for job_id in self._over} == self._over
 
     def left(self) -> dict[str, list[str]]:
-        """What is there although nothing runs, by kind."""
+        """What is there although nothing runs, by kind; a container that waits for the next job may be."""
         label = f"label=ci-runner.install={(self._data / 'install-id').read_text().strip()}"
         folders = {name: self._data / name for name in ("work", "uploads")} | {"temporary": self.temporary}
         found = {
@@ -247,7 +247,8 @@ class Crashing:
             **{name: [path.name for path in folder.iterdir()] for name, folder in folders.items()},
             "trees": [path.name for path in (self._data / "trees").glob(".*")],
         }
-        return {kind: names for kind, names in found.items() if names}
+        unexpected = {kind: [name for name in names if not is_ahead(name)] for kind, names in found.items()}
+        return {kind: names for kind, names in unexpected.items() if names}
 
     def running(self, job_id: str) -> list[str]:
         """Ids of the job's containers that run."""

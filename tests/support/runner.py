@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,11 @@ from support.waiting import wait_until
 
 #: How long a program may take to get ready, or to end after SIGTERM (seconds).
 PATIENCE = 60.0
+
+
+def is_ahead(name: str) -> bool:
+    """Whether a container, a volume or a folder is of a container that was started before its job."""
+    return re.match(r"([\w.-]+-)?ahead[0-9a-f]{16}", name) is not None
 
 
 @dataclass
@@ -96,7 +102,12 @@ class Runner:
             f"CI_RUNNER_{name.partition('.')[2].upper()}": value
             for name, (value, _) in host_package_settings(os.environ).items()
         }
-        return {**package, **os.environ, "PYTHONWARNINGS": "default", **self.env}
+        # Containers that wait cost processor time after each job, and few tests have a second one: see CONTRIBUTING.md.
+        own = {
+            "PYTHONWARNINGS": "default",
+            "CI_RUNNER_WARM_CONTAINERS": os.environ.get("TEST_WARM_CONTAINERS", "0"),
+        }
+        return {**package, **os.environ, **own, **self.env}
 
     def _ended(self, program: str) -> bool:
         code = self.processes[program].poll()
@@ -163,9 +174,13 @@ class Runner:
             docker("image", "rm", "--force", "--no-prune", *images, env=self.env)
 
     def containers(self) -> list[str]:
-        """Ids of this runner's containers, whatever their state."""
+        """Ids of this runner's containers, whatever their state, but for those that wait for a job."""
         label = f"label=ci-runner.install={(self.data_dir / 'install-id').read_text().strip()}"
-        return docker("container", "ls", "--all", "--quiet", "--filter", label, env=self.env).split()
+        shown = docker(
+            "container", "ls", "--all", "--format", "{{.ID}} {{.Names}}", "--filter", label, env=self.env
+        )
+        found = dict(line.split() for line in shown.splitlines())
+        return [identifier for identifier, name in found.items() if not is_ahead(name)]
 
     # -- users
     def admin(self, *words: str) -> Any:

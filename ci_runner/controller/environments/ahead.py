@@ -24,7 +24,8 @@ from ci_runner.controller.environments.job_folders import JobFolders
 from ci_runner.controller.environments.workspaces import Workspaces
 from ci_runner.errors import RunnerError
 from ci_runner.model.job import Job
-from ci_runner.storage.safe_fs import Trash
+from ci_runner.storage.safe_fs import Trash, opened_folder, read_plain_file
+from pytest_remote_ci.job import preload
 from pytest_remote_ci.wire.protocol import ManifestEntry
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ PrepareUnbuilt = Callable[[Job, Callable[[], bool]], Prepared]
 #: Most files, and their bytes, that may differ from the workspace that a container was started with.
 MOST_CHANGES: Final = 200
 MOST_BYTES: Final = 8 << 20
+#: Bytes that are read of what a job wrote about its imports.
+_MOST_IMPORTED: Final = 1 << 18
 #: Most kept files that are compared.
 _MOST_KEPT: Final = 2000
 _ANY: Final = Path("/")
@@ -95,8 +98,21 @@ class AheadContainers:
         #: What stands for the id of a job to come → what must not be evicted until then.
         self._in_use: dict[str, frozenset[str]] = {}
 
-    def prepare(self, job: Job, stopping: Callable[[], bool]) -> Ahead | None:
-        """Return a container like that of an ended job, with its folders; None if there is none."""
+    def imported(self, job: Job) -> tuple[str, ...]:
+        """Return which modules a job that has ended wrote that it imported; read it before its folders go."""
+        try:
+            with opened_folder(self._folders.of(job.id, job.attempt), "spool") as spool:
+                content = read_plain_file(spool, preload.FILE, _MOST_IMPORTED) or b""
+        except OSError:
+            return ()
+        lines = content.decode("utf-8", "replace").split("\n")
+        return tuple(filter(preload.is_wanted, lines))[: preload.MOST]
+
+    def prepare(self, job: Job, imported: tuple[str, ...], stopping: Callable[[], bool]) -> Ahead | None:
+        """Return a container like that of an ended job, with its folders; None if there is none.
+
+        `imported`: modules that its process imports.
+        """
         if not self._may_wait(job):
             return None
         token = f"ahead{uuid.uuid4().hex[:16]}"
@@ -107,7 +123,7 @@ class AheadContainers:
         try:
             prepared = self._prepare(model, stopping)
             if prepared.python and not (prepared.kept and prepared.kept.links):
-                made = self._make(model, prepared)
+                made = self._make(model, prepared, imported)
             return made
         except RunnerError as error:
             _log.info("no container waits for the next job like %s: %s", job.id, error)
@@ -116,10 +132,11 @@ class AheadContainers:
             if made is None:
                 self._drop(token)
 
-    def _make(self, model: Job, prepared: Prepared) -> Ahead:
+    def _make(self, model: Job, prepared: Prepared, imported: tuple[str, ...]) -> Ahead:
         work = self._folders.of(model.id, 1)
         self._folders.make(work)
-        worker_command.write_ahead(work, self._specs.description(model, prepared, work), self._owner)
+        description = self._specs.description(model, prepared, work)
+        worker_command.write_ahead(work, {**description, "preload": list(imported)}, self._owner)
         spec = replace(
             self._specs.spec(model, prepared, 1),
             name=f"{self._prefix}{model.id}",  # unlike a job's, it does not end in an attempt

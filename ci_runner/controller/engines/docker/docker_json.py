@@ -279,6 +279,26 @@ class Version(TypedDict, total=False):
     Components: list[Component] | None
 
 
+class MemoryDetails(TypedDict, total=False):
+    """The kernel's account of a container's memory: the first name is that of cgroup v1."""
+
+    total_inactive_file: int
+    inactive_file: int
+
+
+class MemoryStats(TypedDict, total=False):
+    """A container's memory."""
+
+    usage: int
+    stats: MemoryDetails
+
+
+class Stats(TypedDict, total=False):
+    """What a container uses."""
+
+    memory_stats: MemoryStats
+
+
 class Swarm(TypedDict, total=False):
     """The engine's membership in a swarm."""
 
@@ -386,6 +406,8 @@ class Client(Protocol):
     def start(self, container: str) -> None: ...
 
     def kill(self, container: str, *, signal: str) -> None: ...
+
+    def stats(self, container: str, *, stream: bool, one_shot: bool) -> Stats: ...
 
     def pause(self, container: str) -> None: ...
 

@@ -368,6 +368,10 @@ class DockerEngine:
         """See `WarmEngine.thaw`."""
         warm_containers.thaw(self.api, container_id)
 
+    def memory(self, container_id: str) -> int:
+        """See `WarmEngine.memory`."""
+        return warm_containers.memory(self.api, container_id)
+
     def waiting(self) -> list[str]:
         """See `WarmEngine.waiting`."""
         return warm_containers.waiting(self.api, self.install)

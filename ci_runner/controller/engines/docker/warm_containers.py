@@ -37,6 +37,16 @@ def rename(api: DockerAPI, container_id: str, name: str) -> None:
         api.client.rename(container_id, name)
 
 
+def memory(api: DockerAPI, container_id: str) -> int:
+    """Return the bytes of memory that a container takes, without the cache of files that the kernel can free."""
+    with translated("measure the container"):
+        found: docker_json.Stats = api.client.stats(container_id, stream=False, one_shot=True)
+    usage = found.get("memory_stats", {})
+    details = usage.get("stats", {})
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    return max(0, usage.get("usage", 0) - cache)
+
+
 def waiting(api: DockerAPI, install: str) -> list[str]:
     """Return the ids of the containers that no job has taken."""
     with translated("list containers"):
