@@ -382,7 +382,7 @@ class WarmEngine(Protocol):
     def freeze(self, container_id: str) -> None:
         """Stop all processes of a running container; they do nothing until `thaw`."""
 
-    def take(self, container_id: str, name: str) -> None:
+    def assign(self, container_id: str, name: str) -> None:
         """Make a frozen container that of the job and attempt whose container has this name.
 
         Raises `PermanentError` if it is gone, or another container has the name.

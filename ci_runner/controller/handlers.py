@@ -96,9 +96,9 @@ class JobPreparer(Protocol):
         """Return where the files of the job's current attempt are; works after a restart, too."""
 
     def expect_kept(self, job: Job) -> None:
-        """Let the next job of the same project wait for `take_kept`, which follows."""
+        """Let the next job of the same project wait for `store_kept`, which follows."""
 
-    def take_kept(self, job: Job) -> None:
+    def store_kept(self, job: Job) -> None:
         """Keep what the job leaves to the next one; its container must be gone."""
 
     def in_use(self) -> frozenset[str]:
@@ -224,7 +224,7 @@ class ActionHandlers:
                 self._advance(action, "starting", "preparing", quietly=True, phase_since=self.now())
                 return
             self._hold_lease()
-            container_id, why = self.warm.take(job, prepared, action.attempt)
+            container_id, why = self.warm.assign(job, prepared, action.attempt)
             self.timer.add(job.id, {}, container=why)
             if container_id is None:
                 spec = self.preparer.container_spec(
@@ -375,7 +375,7 @@ class ActionHandlers:
             self.engine.remove(container_id)
         job = self._job(action)
         imported = self.warm.imported(job)
-        self.preparer.take_kept(job)
+        self.preparer.store_kept(job)
         self.preparer.remove_work(action.job_id)
         if job.status == "completed":
             self.warm_later(lambda: self._refill(job, imported))

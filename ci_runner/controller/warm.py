@@ -90,7 +90,7 @@ class WarmContainers:
         #: Set until what an earlier process, or a failed hand-over, left is cleared away.
         self._is_unsure = True
 
-    def take(self, job: Job, prepared: Prepared, attempt: int) -> tuple[str | None, str]:
+    def assign(self, job: Job, prepared: Prepared, attempt: int) -> tuple[str | None, str]:
         """Return the id of a running container for the job (None: it needs one of its own), and why."""
         if self._warm is None or self._preparer is None or not self._most:
             return None, ""
@@ -106,7 +106,7 @@ class WarmContainers:
                 return None, "the waiting container was another job's"
             name = self._preparer.hand_over(found.ahead, job, prepared, attempt)
             failpoints.hit(_HANDED_OVER)
-            self._warm.take(found.container_id, name)
+            self._warm.assign(found.container_id, name)
             failpoints.hit(_TAKEN)
             self._warm.thaw(found.container_id)
         except (RunnerError, OSError) as error:

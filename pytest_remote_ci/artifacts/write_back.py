@@ -88,7 +88,7 @@ class WriteBack:
         problem = name_problem(change.path)
         if problem is not None:
             return Step(change, LocalFile(), f"is refused: it {problem}")
-        here = look(self.root, change.path)
+        here = read_local(self.root, change.path)
         if here.problem is not None:
             return Step(change, here, here.problem)
         is_named = any(code_files.is_named(pattern, change.path) for pattern in self.patterns)
@@ -154,7 +154,7 @@ class WriteBack:
     def _late_problem(self, step: Step, file: Path) -> str | None:
         """Return why a downloaded file is rejected after all."""
         path = step.change.path
-        if look(self.root, path) != step.here:
+        if read_local(self.root, path) != step.here:
             return "was changed here meanwhile"
         is_named = any(code_files.is_named(pattern, path) for pattern in self.patterns)
         if not is_named and code_files.may_hold_doctests(path):
@@ -163,7 +163,7 @@ class WriteBack:
 
     def _delete(self, step: Step) -> str | None:
         path = step.change.path
-        if look(self.root, path) != step.here:
+        if read_local(self.root, path) != step.here:
             return "was changed here meanwhile"
         if step.here.sha256 is not None:
             *folders, name = path.split("/")
@@ -179,7 +179,7 @@ class WriteBack:
             folder.set_mode(name, (0o777 if change.executable else 0o666) & ~mask)
 
 
-def look(root: Path, path: str) -> LocalFile:
+def read_local(root: Path, path: str) -> LocalFile:
     """Return what is at `path` below `root`; no link below `root` is followed, and nothing is made."""
     *folders, name = path.split("/")
     place = root

@@ -141,7 +141,7 @@ class SimplePreparer:
     def expect_kept(self, job: Job) -> None:
         pass
 
-    def take_kept(self, job: Job) -> None:
+    def store_kept(self, job: Job) -> None:
         pass
 
     def compile_bytecode(self, job: Job, stopping: Callable[[], bool]) -> None:

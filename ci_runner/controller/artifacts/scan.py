@@ -85,14 +85,14 @@ def find(folder: Path, globs: Globs) -> Found:
             found.omissions.add(f"cannot be read ({error.strerror})", "the project")
         return found
     try:
-        _look(top, globs, found)
+        _scan_folder(top, globs, found)
     finally:
         os.close(top)
     found.files.sort(key=lambda file: file.path.split("/"))
     return found
 
 
-def _look(top: int, globs: Globs, found: Found) -> None:
+def _scan_folder(top: int, globs: Globs, found: Found) -> None:
     #: Folders that are, or may be, visited.
     steps: dict[str, Step] = {"": globs.root()}
     for entry in Walk(top, enters=lambda entry: entry.path in steps and _is_entered(entry, found)):

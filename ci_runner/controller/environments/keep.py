@@ -187,7 +187,7 @@ class Keeper:
             with self._changed:
                 self._expected[job.id] = project
 
-    def take(self, job: Job, written: Written, sent: Callable[[], Mapping[str, str]]) -> None:
+    def store(self, job: Job, written: Written, sent: Callable[[], Mapping[str, str]]) -> None:
         """Keep what the job leaves behind, if it ended in order; its container must be gone. May be repeated.
 
         `sent` returns the files of the client, which are never kept.
@@ -195,13 +195,13 @@ class Keeper:
         try:
             project = self._project(job)
             if project is not None and _ended_in_order(job) and self._given(job).is_dir():
-                self._take(job, project, written, sent)
+                self._store(job, project, written, sent)
         finally:
             with self._changed:
                 self._expected.pop(job.id, None)
                 self._changed.notify_all()
 
-    def _take(
+    def _store(
         self, job: Job, project: Project, written: Written, sent: Callable[[], Mapping[str, str]]
     ) -> None:
         given = self._given(job)
@@ -293,7 +293,7 @@ class _Budget:
     total: int = 0
     bytes: int = 0
 
-    def take(self, status: os.stat_result) -> None:
+    def count(self, status: os.stat_result) -> None:
         """Count a file's bytes, with its holes; raise `_TooMuch` if they are too many."""
         self.bytes += max(status.st_size, status.st_blocks * 512)
         if self.bytes > self.limit:
@@ -451,7 +451,7 @@ class _Copy:
 
     def add(self, found: _Found) -> None:
         """Add a regular file at its path, unless that is taken by a file of another pattern."""
-        self._budget.take(found.status)
+        self._budget.count(found.status)
         above = found.path.rpartition("/")[0]
         try:
             if above != self._place:

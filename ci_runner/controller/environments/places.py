@@ -61,7 +61,7 @@ class BuildPlaces:
         with self._changed:
             self._waiting.append(waiter)
         try:
-            while not self._take(waiter):
+            while not self._occupy(waiter):
                 if stopping():
                     raise PreparationStopped("stopped before the environment was built")
         finally:
@@ -73,7 +73,7 @@ class BuildPlaces:
         finally:
             self._release(job_id)
 
-    def _take(self, waiter: _Waiter) -> bool:
+    def _occupy(self, waiter: _Waiter) -> bool:
         """Take a place if it is the waiter's turn; otherwise wait a moment for a change."""
         with self._changed:
             holder = self._holders.get(waiter.job_id)

@@ -390,16 +390,16 @@ class Preparer:
         return self._specs.create(job, prepared, attempt)
 
     def expect_kept(self, job: Job) -> None:
-        """Let the next job of the same project wait for `take_kept`, which follows; call it before the job's end."""
+        """Let the next job of the same project wait for `store_kept`, which follows; call it before the job's end."""
         try:
             self._keeper.expect(job, self._written(job))
         except (OSError, RunnerError) as error:
             _log.warning("job %s: its files to keep are not expected: %s", job.id, error)
 
-    def take_kept(self, job: Job) -> None:
+    def store_kept(self, job: Job) -> None:
         """Keep what the job leaves to the next one; its container must be gone. May be repeated."""
         try:
-            self._keeper.take(job, self._written(job), self.written(job).sent)
+            self._keeper.store(job, self._written(job), self.written(job).sent)
         except (OSError, PermanentError) as error:
             _log.warning("job %s: nothing is kept for the next one: %s", job.id, error)
 

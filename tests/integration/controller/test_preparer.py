@@ -562,5 +562,5 @@ def test_what_jobs_keep_through_real_overlays(bench: Bench) -> None:
         job = bench.submit(files, root="/home/dev/project", keep=[".kept", "~/.cache/tool"], args=["-v"])
         ran = bench.run(job)
         assert ran.code == 0, f"{ran.log}\n{ran.stdout}\n{ran.stderr}"
-        bench.preparer.take_kept(replace(job, status="completed", exit_code=0))
+        bench.preparer.store_kept(replace(job, status="completed", exit_code=0))
         bench.preparer.remove_work(job.id)

@@ -83,7 +83,7 @@ def test_the_next_job_has_what_the_last_one_left(bench: Bench) -> None:
         assert ran.code == 0, ran.stdout + ran.stderr
         assert f".hypothesis {count + 1}\n" in ran.stdout
         assert f"tool {count}\n" in ran.stdout
-        bench.preparer.take_kept(replace(job, status="completed", exit_code=0))
+        bench.preparer.store_kept(replace(job, status="completed", exit_code=0))
         bench.preparer.remove_work(job.id)
 
 

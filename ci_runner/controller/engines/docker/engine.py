@@ -359,8 +359,8 @@ class DockerEngine:
         """See `WarmEngine.freeze`."""
         warm_containers.freeze(self.api, container_id)
 
-    def take(self, container_id: str, name: str) -> None:
-        """See `WarmEngine.take`."""
+    def assign(self, container_id: str, name: str) -> None:
+        """See `WarmEngine.assign`."""
         warm_containers.rename(self.api, container_id, name)
         self.inspect(container_id)  # replaces what was seen under the former name
 

@@ -58,7 +58,7 @@ class Bench:
         return Written(work / "upper", work / "kept-upper", only_changes)
 
     def take(self, job: Job, sent: Files | None = None, *, only_changes: bool = True) -> None:
-        self.keeper.take(job, self.written(job, only_changes=only_changes), lambda: sent or {})
+        self.keeper.store(job, self.written(job, only_changes=only_changes), lambda: sent or {})
 
     def run(self, write: Callable[[Path], object] | None = None, job: Job | None = None) -> Files:
         """Run a job that does `write` in its project; return what it was given."""
