@@ -151,6 +151,7 @@ def make_parser(*, with_admin: bool = True) -> argparse.ArgumentParser:
     )
     uninstall.add_argument("--dry-run", action="store_true", help="only list it")
     uninstall.add_argument("--yes", action="store_true", help="do not ask")
+    uninstall.add_argument("--json", action="store_true", help="print JSON")
     admin = commands.add_parser("admin", help="Manage users and API keys.", parents=[anywhere])
     admin.set_defaults(program=_admin)
     if with_admin:
@@ -297,7 +298,7 @@ def _uninstall(args: argparse.Namespace) -> int:
     from ci_runner.uninstall import uninstall
 
     console = Console(sys.stdout, sys.stderr, sys.stdin)
-    return uninstall(_load(args).settings, console, dry_run=args.dry_run, yes=args.yes)
+    return uninstall(_load(args).settings, console, dry_run=args.dry_run, yes=args.yes, as_json=args.json)
 
 
 def _image_build(args: argparse.Namespace) -> int:

@@ -51,7 +51,7 @@ class EndedJob(TypedDict):
     success: bool | None
     submitted_at: dt.datetime
     start_time: dt.datetime | None
-    end_time: dt.datetime
+    end_time: dt.datetime | None
 
 
 class StoredTiming(TypedDict):

@@ -77,7 +77,23 @@ class Statistics:
         query = JobRow.select(*columns).where(JobRow.end_time.is_null(False), JobRow.end_time >= moment)
         rows = self._database.rows(query.order_by(JobRow.end_time, JobRow.id).limit(limit), EndedJob)
         timings = self._timings([row["id"] for row in rows])
-        return [Ended(**row, timing=timings.get(row["id"], Timing())) for row in rows]
+        found = []
+        for row in rows:
+            if row["end_time"] is not None:  # as the query asks for
+                end = row["end_time"]
+                timing = timings.get(row["id"], Timing())
+                found.append(
+                    Ended(
+                        row["id"],
+                        row["status"],
+                        row["success"],
+                        row["submitted_at"],
+                        row["start_time"],
+                        end,
+                        timing,
+                    )
+                )
+        return found
 
     def _timings(self, job_ids: Sequence[str]) -> dict[str, Timing]:
         """Return the timings in the last events of jobs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,9 @@ def test_all_of_a_killed_runner_is_removed_and_nothing_of_another(
     assert listed.returncode == 0, listed.stderr
     assert {"container", "network"} <= {line.split()[0] for line in listed.stdout.splitlines()[:-1]}
     assert "Nothing was removed" in listed.stdout
+    found = json.loads(uninstall(killed, "--dry-run", "--json").stdout)
+    assert found["found"]["container"]
+    assert found["removed"] is False
     unasked = uninstall(killed)
     assert (unasked.returncode, "use --yes" in unasked.stderr) == (1, True)
     before = set(other.containers())

@@ -16,6 +16,7 @@ from ci_runner.store import rows
 from ci_runner.store.database import Database
 from ci_runner.store.schema import (
     ArtifactRow,
+    EventRow,
     FeedRow,
     GrantRow,
     JobOptionsField,
@@ -44,6 +45,9 @@ MODELS: dict[type, tuple[type[peewee.Model], ...]] = {
     rows.FirstSubmission: (JobRow, RunRow),
     rows.Newest: (JobRow, RunRow),
     rows.LastSeq: (RunRow,),
+    rows.OpenCount: (JobRow,),
+    rows.EndedJob: (JobRow,),
+    rows.StoredTiming: (EventRow,),
     rows.OpenJob: (JobRow,),
     rows.OwnedJob: (JobRow,),
     rows.JobEnd: (JobRow,),
@@ -67,7 +71,7 @@ MODELS: dict[type, tuple[type[peewee.Model], ...]] = {
     rows.StoredLease: (LeaseRow,),
 }
 #: Columns that a query computes, or takes from another table.
-COMPUTED = {"n", "s", "planned"}
+COMPUTED = {"n", "s", "planned", "number"}
 #: Base class of a column → the type of its values; subclasses come first.
 VALUES: dict[type, object] = {
     UtcField: dt.datetime,
